@@ -1,0 +1,160 @@
+"""Training data: photos in a folder -> (low-resolution, high-resolution, caption) samples."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from . import quality
+from .degradations import SCALE, degrade, enlarge
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training pair."""
+
+    x_lq: Tensor
+    """(3, H, W) in [-1, 1], the low-resolution image enlarged to the target's size."""
+    x_gt: Tensor
+    """(3, H, W) in [-1, 1], the target."""
+    prompt: str
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All images below a folder, sorted by path. Raises ValueError when there is none."""
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not found:
+        raise ValueError(f"{folder}: no images found (looked for {', '.join(IMAGE_SUFFIXES)})")
+    return found
+
+
+def load_photos(folder: Path, factors: tuple[float, ...], smallest: int) -> list[Tensor]:
+    """Read every photo and keep reduced copies in memory, since most are soft at full size.
+
+    Args:
+        folder: searched recursively; broken files are reported and skipped.
+        factors: sizes to keep, e.g. (0.5, 0.33).
+        smallest: copies with a side below this are dropped.
+
+    Returns:
+        uint8 tensors (3, H, W).
+    """
+    Image.MAX_IMAGE_PIXELS = None
+    copies = []
+    skipped = 0
+    for path in find_images(folder):
+        try:
+            with Image.open(path) as opened:
+                photo = opened.convert("RGB")
+        except OSError as error:
+            log.warning("%s: skipped, cannot be read (%s)", path, error)
+            skipped += 1
+            continue
+        for factor in factors:
+            size = (round(photo.width * factor), round(photo.height * factor))
+            if min(size) < smallest:
+                continue
+            reduced = photo if factor == 1.0 else photo.resize(size, Image.Resampling.LANCZOS)
+            copies.append(torch.from_numpy(np.array(reduced)).permute(2, 0, 1).contiguous())
+    if skipped:
+        log.warning("%d broken images skipped", skipped)
+    if not copies:
+        raise ValueError(f"{folder}: no photo is at least {smallest} pixels on both sides after scaling")
+    return copies
+
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "very poor clarity, very blurry": ("extremely blurry with very low clarity", "severely out of focus"),
+    "poor clarity, blurry": ("blurry with poor clarity", "low clarity, lacking sharpness"),
+    "fair clarity, slightly soft": ("moderate clarity, a bit soft", "somewhat soft details"),
+    "good clarity, sharp": ("clear and sharp details", "good sharpness"),
+    "excellent clarity, very sharp": ("crisp, very clear details", "high sharpness"),
+    "no visible noise": ("no noise", "a clean surface"),
+    "slight noise": ("minimal noise", "a little noise"),
+    "noticeable noise": ("visible noise", "some grain"),
+    "strong noise": ("heavy noise", "strong grain"),
+    "severe noise": ("extreme noise", "very heavy grain"),
+    "no compression artifacts": ("no artifacts", "clean edges"),
+    "visible compression artifacts": ("noticeable artifacts", "pixelation"),
+    "heavy compression artifacts": ("strong blocky artifacts", "severe pixelation"),
+}
+
+
+def paraphrase(prompt: str, generator: torch.Generator) -> str:
+    """Vary a measured caption's wording, so that the model also reads prompts people and Qwen write."""
+
+    def pick(count: int) -> int:
+        return int(torch.randint(count, (), generator=generator).item())
+
+    for phrase, others in SYNONYMS.items():
+        choice = pick(len(others) + 1)
+        if choice and phrase in prompt:
+            prompt = prompt.replace(phrase, others[choice - 1])
+    return prompt
+
+
+class PhotoPatches(Dataset[Sample]):
+    """Random crops, degraded and captioned; sample i is the same for the same seed, in any worker."""
+
+    def __init__(self, photos: list[Tensor], patch: int, length: int, seed: int, empty_prompts: float = 0.1) -> None:
+        self.photos = photos
+        self.patch = patch
+        self.length = length
+        self.seed = seed
+        self.empty_prompts = empty_prompts
+        areas = torch.tensor([p.shape[1] * p.shape[2] for p in photos], dtype=torch.float64)
+        self.cumulative = (areas / areas.sum()).cumsum(0)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def _crop(self, generator: torch.Generator) -> Tensor:
+        size = self.patch
+        best: Tensor | None = None
+        for _ in range(4):  # flat sky teaches little: take the first crop with some texture
+            where = torch.rand((), generator=generator, dtype=torch.float64)
+            photo = self.photos[min(int(torch.searchsorted(self.cumulative, where)), len(self.photos) - 1)]
+            y = int(torch.randint(photo.shape[1] - size + 1, (), generator=generator))
+            x = int(torch.randint(photo.shape[2] - size + 1, (), generator=generator))
+            best = photo[:, y : y + size, x : x + size].float() / 255.0
+            if (best[:, :, 1:] - best[:, :, :-1]).abs().mean() > 0.012:
+                break
+        assert best is not None
+        return best
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        hr = self._crop(generator)
+        turn = int(torch.randint(8, (), generator=generator))
+        hr = torch.rot90(hr, turn % 4, (1, 2))
+        if turn >= 4:
+            hr = hr.flip(2)
+        hr = hr[None].contiguous()
+        lr = degrade(hr, generator, SCALE)
+        prompt = paraphrase(quality.describe(quality.measure_quality(lr)[0]), generator)
+        if torch.rand((), generator=generator).item() < self.empty_prompts:
+            prompt = ""
+        x_lq = enlarge(lr, self.patch, self.patch).clamp(0, 1)
+        return Sample(x_lq[0] * 2 - 1, hr[0] * 2 - 1, prompt)
+
+
+def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, list[str]]:
+    """Batch: x_lq and x_gt (B, 3, H, W), prompts."""
+    return (
+        torch.stack([s.x_lq for s in samples]),
+        torch.stack([s.x_gt for s in samples]),
+        [s.prompt for s in samples],
+    )

@@ -1,0 +1,200 @@
+"""qusr-nano: QUSR in miniature, the bundled default.
+
+The same structure as the full model, small enough for a CPU: a UNet with cross-attention to the
+quality prompt, a small CLIP text encoder, a UEM, adaptive noise and one residual step. Its
+"VAE" is a lossless pixel unshuffle, so that the predicted residual is the residual to bicubic
+enlargement, and an untrained model returns exactly the bicubic image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class NanoConfig:
+    """Shape of a nano model; stored in its file's metadata."""
+
+    shuffle: int = 4
+    """Side of the pixel block that becomes channels: latents are 3 * shuffle^2 channels at 1/shuffle size."""
+    channels: tuple[int, ...] = (48, 80, 128)
+    """Width of each UNet level."""
+    blocks: int = 2
+    """Residual blocks for each level, going down and going up."""
+    heads: int = 4
+    """Attention heads of the cross-attention to the prompt."""
+    text_dim: int = 64
+    """Width of the text encoder and of the conditioning."""
+    text_layers: int = 2
+    """Layers of the text encoder."""
+    uem_channels: int = 8
+    """Hidden channels of the UEM."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
+        for name in ("shuffle", "blocks", "heads", "text_dim", "text_layers", "uem_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"nano config: {name} must be at least 1, but got {getattr(self, name)}")
+        if not self.channels or min(self.channels) < 1 or self.channels[-1] % self.heads:
+            raise ValueError(
+                f"nano config: channels must be positive and the last divisible by heads={self.heads}, "
+                f"but got {self.channels}"
+            )
+
+    @property
+    def latent_channels(self) -> int:
+        return 3 * self.shuffle**2
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(conv(silu(x)))), without normalisation; starts as the identity."""
+
+    def __init__(self, channels: int, operations: Any) -> None:
+        super().__init__()
+        self.conv1 = operations.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = operations.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+
+
+class CrossAttention(nn.Module):
+    """Every latent position reads the prompt's tokens; starts as the identity."""
+
+    def __init__(self, channels: int, context_dim: int, heads: int, operations: Any) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = operations.LayerNorm(channels)
+        self.to_q = operations.Linear(channels, channels, bias=False)
+        self.to_k = operations.Linear(context_dim, channels, bias=False)
+        self.to_v = operations.Linear(context_dim, channels, bias=False)
+        self.to_out = nn.ModuleList([operations.Linear(channels, channels)])
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        tokens = x.flatten(2).transpose(1, 2)  # (B, h*w, C)
+
+        def split(t: Tensor) -> Tensor:
+            return t.unflatten(-1, (self.heads, c // self.heads)).transpose(1, 2)  # (B, heads, N, C/heads)
+
+        q, k, v = split(self.to_q(self.norm(tokens))), split(self.to_k(context)), split(self.to_v(context))
+        read = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, h*w, C)
+        return x + self.to_out[0](read).transpose(1, 2).unflatten(2, (h, w))
+
+
+class NanoUNet(nn.Module):
+    """Residual predictor eps_theta(z_g, C).
+
+    Args:
+        config: the shape.
+        operations: namespace with `Conv2d`, `Linear`, `LayerNorm` (`torch.nn` or a `comfy.ops` class).
+        device, dtype: where ComfyUI wants the weights; `dtype` is also read by its BaseModel.
+    """
+
+    def __init__(
+        self,
+        config: NanoConfig,
+        operations: Any = nn,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = dtype
+        widths = config.channels
+        self.conv_in = operations.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList()
+        self.downsamplers = nn.ModuleList()
+        self.up_blocks = nn.ModuleList()
+        self.upsamplers = nn.ModuleList()
+        for level, width in enumerate(widths[:-1]):
+            wider = widths[level + 1]
+            self.down_blocks.append(
+                nn.Sequential(*(ResidualBlock(width, operations) for _ in range(config.blocks)))
+            )
+            self.downsamplers.append(
+                nn.ModuleDict({"conv": operations.Conv2d(width, wider, 3, stride=2, padding=1)})
+            )
+            self.upsamplers.append(nn.ModuleDict({"conv": operations.Conv2d(wider, 4 * width, 1)}))
+            self.up_blocks.append(
+                nn.Sequential(*(ResidualBlock(width, operations) for _ in range(config.blocks)))
+            )
+        self.mid_in = ResidualBlock(widths[-1], operations)
+        self.mid_attention = CrossAttention(widths[-1], config.text_dim, config.heads, operations)
+        self.mid_out = ResidualBlock(widths[-1], operations)
+        self.conv_out = operations.Conv2d(widths[0], config.latent_channels, 3, padding=1)
+        self.to(device=device, dtype=dtype)
+
+    def start_as_identity(self) -> None:
+        """Zero the last layer of every branch and of the model: eps = 0, the result is bicubic."""
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                nn.init.zeros_(module.conv2.weight)
+                nn.init.zeros_(module.conv2.bias)
+            elif isinstance(module, CrossAttention):
+                nn.init.zeros_(module.to_out[0].weight)
+                nn.init.zeros_(module.to_out[0].bias)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(
+        self, z_g: Tensor, timesteps: Tensor | None = None, context: Tensor | None = None, **_: Any
+    ) -> Tensor:
+        """Predict the residual.
+
+        Args:
+            z_g: (B, 3 * shuffle^2, h, w), any h and w of at least 1.
+            timesteps: ignored, the model has one step (t = 1).
+            context: (B, 77, text_dim), the encoded quality prompt.
+
+        Returns:
+            eps: like z_g.
+        """
+        if context is None:
+            raise ValueError("context: qusr-nano needs an encoded quality prompt, but got none")
+        if context.shape[-1] != self.config.text_dim:
+            raise ValueError(
+                f"context: qusr-nano expects conditioning of width {self.config.text_dim}, but got "
+                f"{context.shape[-1]}: encode the prompt with qusr-nano's own CLIP"
+            )
+        height, width = z_g.shape[-2:]
+        multiple = 2 ** (len(self.config.channels) - 1)
+        z = F.pad(z_g, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        x = self.conv_in(z)
+        skips = []
+        for blocks, down in zip(self.down_blocks, self.downsamplers, strict=True):
+            x = blocks(x)
+            skips.append(x)
+            x = down["conv"](x)
+        x = self.mid_out(self.mid_attention(self.mid_in(x), context))
+        for blocks, up in zip(reversed(self.up_blocks), reversed(self.upsamplers), strict=True):
+            x = blocks(skips.pop() + F.pixel_shuffle(up["conv"](x), 2))
+        return self.conv_out(x)[..., :height, :width]
+
+
+class PixelUnshuffleVAE(nn.Module):
+    """nano's lossless stand-in for a VAE, with the methods that ComfyUI's VAE wrapper calls.
+
+    A latent channel is colour-major: channel c * s^2 + i * s + j holds pixel (i, j) of colour c.
+    """
+
+    def __init__(self, shuffle: int = 4) -> None:
+        super().__init__()
+        self.shuffle = shuffle
+
+    def encode(self, x: Tensor, **_: Any) -> Tensor:
+        """(B, 3, H, W) -> (B, 3 s^2, H/s, W/s). Raises ValueError unless H and W are multiples of s."""
+        if x.shape[-1] % self.shuffle or x.shape[-2] % self.shuffle:
+            raise ValueError(
+                f"image: width and height must be multiples of {self.shuffle}, but got {x.shape[-1]} x {x.shape[-2]}"
+            )
+        return F.pixel_unshuffle(x, self.shuffle)
+
+    def decode(self, z: Tensor, **_: Any) -> Tensor:
+        """(B, 3 s^2, h, w) -> (B, 3, h s, w s)."""
+        return F.pixel_shuffle(z, self.shuffle)

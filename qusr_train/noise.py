@@ -1,0 +1,121 @@
+"""Adaptive noise injection and the one-step residual (QUSR, arXiv 2603.09125, equations 1-7).
+
+Two variants exist and both ship. They differ in the noise floor and in what the predicted
+residual is subtracted from:
+
+| step                   | paper                               | reference code                     |
+|------------------------|-------------------------------------|------------------------------------|
+| latent map (eq. 4)     | U_l = k E(U)                        | the same with k = 1                |
+| noise floor (eq. 5)    | U_f = m + (1 - m) U_l               | computed but not used: U_f = U_l   |
+| scale (eq. 6)          | sigma = sqrt(|U_f| + delta)         | the same, delta = 1e-8             |
+| guided latent (eq. 7)  | z_g = z_lq + eps sigma p            | the same, p = 0.5                  |
+| result (eq. 1, 2)      | z_hq = z_lq - eps_theta(z_g, t, C)  | z_hq = z_g - eps_theta(z_g, t, C)  |
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+Variant = Literal["paper", "reference"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+
+@dataclass(frozen=True)
+class NoiseParameters:
+    """What turns an uncertainty map into injected noise; stored in a checkpoint's metadata."""
+
+    variant: Variant = "reference"
+    """`paper` or `reference`: see the table at the top of this file."""
+    k: float = 1.0
+    """Gain of the latent map (eq. 4), at least 0. The reference fixes it to 1."""
+    m: float = 0.0
+    """Noise floor (eq. 5) in [0, 1]. The reference does not use it."""
+    p: float = 0.5
+    """Strength of the injected noise (eq. 7), at least 0; 0 injects none."""
+    delta: float = 1e-8
+    """Keeps the square root (eq. 6) away from 0, at least 0."""
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, but got {self.variant!r}")
+        for name, low, high in (
+            ("k", 0.0, math.inf),
+            ("m", 0.0, 1.0),
+            ("p", 0.0, math.inf),
+            ("delta", 0.0, math.inf),
+        ):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and low <= value <= high):
+                bound = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"finite and at least {low:g}"
+                raise ValueError(f"noise parameter {name} must be {bound}, but got {value}")
+
+
+def as_variant(name: str) -> Variant:
+    """Check a variant's name. Raises ValueError for anything but `paper` and `reference`."""
+    if name not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, but got {name!r}")
+    return cast(Variant, name)
+
+
+def noise_sigma(u_encoded: Tensor, parameters: NoiseParameters) -> Tensor:
+    """Equations 4-6: standard deviation of the injected noise, before the strength p.
+
+    Computed in float32, since delta = 1e-8 underflows to 0 in half precision.
+
+    Args:
+        u_encoded: (B, C, h, w), E(U) in the latent space the denoiser works in (for Stable
+            Diffusion: the VAE latent of the map times 0.18215).
+        parameters: variant, k, m, delta.
+
+    Returns:
+        sigma: (B, C, h, w), float32, at least sqrt(delta).
+    """
+    u_latent = u_encoded.float()
+    if parameters.variant == "paper":
+        u_latent = parameters.k * u_latent
+        u_latent = parameters.m + (1.0 - parameters.m) * u_latent
+    return torch.sqrt(u_latent.abs() + parameters.delta)
+
+
+def injected_noise(noise: Tensor, sigma: Tensor, p: float) -> Tensor:
+    """The second term of equation 7, eps * sigma * p, so that z_g = z_lq + injected noise.
+
+    Args:
+        noise: (B, C, h, w), standard normal.
+        sigma: (B, C, h, w) from `noise_sigma`.
+        p: strength.
+    """
+    if noise.shape != sigma.shape:
+        raise ValueError(
+            f"noise and sigma must have the same shape, but got {tuple(noise.shape)} and {tuple(sigma.shape)}"
+        )
+    return noise * sigma * p
+
+
+def residual_step(z_g: Tensor, eps: Tensor, injected: Tensor, variant: Variant) -> Tensor:
+    """Equations 1 and 2: the restored latent from the predicted residual.
+
+    Args:
+        z_g: (B, C, h, w), guided latent z_lq + injected.
+        eps: (B, C, h, w), output of the denoiser for z_g.
+        injected: (B, C, h, w), the injected noise.
+        variant: `reference` subtracts from z_g, `paper` from z_lq (= z_g - injected).
+    """
+    restored = z_g - eps
+    return restored - injected if variant == "paper" else restored
+
+
+def seeded_noise(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Standard normal noise (B, C, h, w), float32 on the CPU, equal for every image of the batch.
+
+    Each image starts from the same seed, so the result for an image does not depend on the batch
+    it is in, and the frames of a video get noise that does not flicker.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    one = torch.randn((1, *shape[1:]), generator=generator)
+    return one.expand(shape[0], *shape[1:]).clone()

@@ -1,0 +1,97 @@
+"""The uncertainty estimation module (UEM) of QUSR (arXiv 2603.09125, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+RECEPTIVE_RADIUS = 6  # six 3x3 convolutions: an output pixel sees 6 pixels to each side
+
+
+class UEM(nn.Module):
+    """Six 3x3 convolutions (3 "encoder" + 3 "decoder") with ELU between, none after the last.
+
+    Layout, initialisation and key names follow the reference implementation, whose UEM has
+    64 hidden channels.
+
+    Args:
+        hidden_channels: width of the hidden layers.
+        operations: namespace that provides `Conv2d` (`torch.nn` or a `comfy.ops` class).
+    """
+
+    def __init__(self, hidden_channels: int = 64, operations: Any = nn) -> None:
+        super().__init__()
+        if hidden_channels < 1:
+            raise ValueError(f"hidden_channels must be at least 1, but got {hidden_channels}")
+        self.hidden_channels = hidden_channels
+
+        def conv(c_in: int, c_out: int) -> nn.Module:
+            layer = operations.Conv2d(c_in, c_out, 3, padding=1)
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.constant_(layer.bias, 0.01)
+            return layer
+
+        c = hidden_channels
+        self.encoder = nn.Sequential(conv(3, c), nn.ELU(), conv(c, c), nn.ELU(), conv(c, c), nn.ELU())
+        self.decoder = nn.Sequential(conv(c, c), nn.ELU(), conv(c, c), nn.ELU(), conv(c, 3))
+
+    def forward(self, x_lq: Tensor) -> Tensor:
+        """Raw uncertainty map.
+
+        Args:
+            x_lq: (B, 3, H, W) in [-1, 1], the input image at the output's size.
+
+        Returns:
+            U: (B, 3, H, W), unbounded.
+        """
+        return self.decoder(self.encoder(x_lq))
+
+
+def estimate_uncertainty(uem: nn.Module, x_lq: Tensor, tile: int = 1024) -> Tensor:
+    """Run a UEM with bounded memory: tiles with a margin of the receptive field.
+
+    The result equals `uem(x_lq)` (up to float rounding), because every output pixel still sees
+    all the input pixels it depends on, and zero padding happens at the true image border only.
+
+    Args:
+        uem: maps (B, 3, H, W) to (B, 3, H, W) with a receptive radius of at most 6 pixels.
+        x_lq: (B, 3, H, W) in [-1, 1].
+        tile: side of a tile in pixels, without its margin.
+
+    Returns:
+        U: (B, 3, H, W).
+    """
+    _, _, height, width = x_lq.shape
+    if height <= tile and width <= tile:
+        return uem(x_lq)
+    result = torch.empty_like(x_lq)
+    r = RECEPTIVE_RADIUS
+    for y in range(0, height, tile):
+        for x in range(0, width, tile):
+            y1, x1 = min(y + tile, height), min(x + tile, width)
+            ya, xa = max(y - r, 0), max(x - r, 0)
+            part = uem(x_lq[:, :, ya : min(y1 + r, height), xa : min(x1 + r, width)])
+            result[:, :, y:y1, x:x1] = part[:, :, y - ya : y1 - ya, x - xa : x1 - xa]
+    return result
+
+
+def gradient_uncertainty(x_lq: Tensor, window: int = 9) -> Tensor:
+    """Model-free stand-in for a UEM: local gradient energy, where super-resolution has to guess.
+
+    Args:
+        x_lq: (B, 3, H, W) in [-1, 1].
+        window: side of the averaging window in pixels (odd).
+
+    Returns:
+        U: (B, 3, H, W), at least 0; about 0 on flat areas and 1 to 3 on strong edges.
+    """
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window must be a positive odd number, but got {window}")
+    padded = nn.functional.pad(x_lq, (1, 1, 1, 1), mode="replicate")
+    dx = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]).abs()
+    dy = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]).abs()
+    pad = window // 2
+    energy = nn.functional.pad(dx + dy, (pad, pad, pad, pad), mode="replicate")
+    return nn.functional.avg_pool2d(energy, window, stride=1) * 4.0
