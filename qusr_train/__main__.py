@@ -1,0 +1,129 @@
+"""Command line: `python -m qusr_train restore | evaluate | train | photos`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from tqdm.auto import tqdm
+
+    from .checkpoint import BUNDLED, load_nano
+    from .data import IMAGE_SUFFIXES, find_images
+    from .images import ImageError
+    from .restore import Restorer, restore_file
+
+    source, target = Path(arguments.input), Path(arguments.output)
+    if not source.exists():
+        raise ValueError(f"INPUT {source}: no such file or folder")
+    if source.is_dir():
+        sources = find_images(source)
+        targets = [(target / p.relative_to(source)).with_suffix(".png") for p in sources]
+        clashes = {t for t in targets if targets.count(t) > 1}
+        if clashes:
+            raise ValueError(
+                f"INPUT {source}: several images would be written to {sorted(clashes)[0]}; rename one of them"
+            )
+    else:
+        sources = [source]
+        is_file = target.suffix.lower() in IMAGE_SUFFIXES
+        targets = [target.with_suffix(".png") if is_file else target / (source.stem + ".png")]
+    for one, other in zip(sources, targets, strict=True):
+        if one.resolve() == other.resolve():
+            raise ValueError(f"OUTPUT {other}: would overwrite its own input; choose another place")
+    model = load_nano(BUNDLED if arguments.model == "nano" else arguments.model)
+    restorer = Restorer(model, device=arguments.device)
+    failed = 0
+    started = time.monotonic()
+    with tqdm(total=len(sources), unit="image") as bar:
+        for one, other in zip(sources, targets, strict=True):
+            try:
+                restore_file(restorer, one, other, arguments.prompt, arguments.seed)
+            except ImageError as error:
+                failed += 1
+                tqdm.write(f"error: {error}", file=sys.stderr)
+            bar.update()
+    done = len(sources) - failed
+    print(f"{done} images restored into {target} in {time.monotonic() - started:.1f} s, {failed} failed")
+    return 1 if failed else 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from .evaluate import evaluate_folders, write_json
+
+    metrics = tuple(name.strip() for name in arguments.metrics.split(",") if name.strip())
+    report = evaluate_folders(Path(arguments.pred), Path(arguments.gt), metrics)
+    if arguments.json:
+        write_json(Path(arguments.json), report)
+    print(f"{len(report['per_image'])} images: " + ", ".join(f"{m} {v:.4f}" for m, v in report["mean"].items()))
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from .config import from_arguments
+    from .training import train
+
+    print(train(from_arguments(arguments)))
+    return 0
+
+
+def _photos(arguments: argparse.Namespace) -> int:
+    from .photos import fetch
+
+    print(f"{fetch(Path(arguments.output))} photos in {arguments.output}")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and flags."""
+    from .config import add_arguments
+
+    parser = argparse.ArgumentParser(prog="python -m qusr_train", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    restore = commands.add_parser("restore", help="enlarge photos four times and restore them")
+    restore.add_argument("input", metavar="INPUT", help="an image, or a folder that is searched recursively")
+    restore.add_argument("output", metavar="OUTPUT", help="a .png file for one image, else a folder")
+    restore.add_argument("--model", default="nano", metavar="nano|FILE", help="bundled model or a .safetensors file")
+    restore.add_argument("--prompt", help="quality prompt for every image (default: measured on each)")
+    restore.add_argument("--seed", type=int, default=0, help="seed of the injected noise (default: 0)")
+    restore.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
+    restore.set_defaults(run=_restore)
+
+    evaluate = commands.add_parser("evaluate", help="PSNR and SSIM on Y of a folder against ground truth")
+    evaluate.add_argument("--pred", required=True, help="folder of predictions")
+    evaluate.add_argument("--gt", required=True, help="folder of ground truth images with the same names")
+    evaluate.add_argument("--metrics", default="psnr,ssim", help="comma separated (default: psnr,ssim)")
+    evaluate.add_argument("--json", help="write the full report to this file")
+    evaluate.set_defaults(run=_evaluate)
+
+    train = commands.add_parser("train", help="train qusr-nano")
+    add_arguments(train)
+    train.set_defaults(run=_train)
+
+    photos = commands.add_parser("photos", help="fetch the training photos of qusr-nano (needs apt on Debian)")
+    photos.add_argument("output", metavar="OUTPUT", help="folder for the photos")
+    photos.set_defaults(run=_photos)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; user errors become one line on stderr and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Colour fixes: give a restored image the colours of its input, keep its detail.
+
+`wavelet` replaces the low frequencies, `adain` matches mean and standard deviation of each
+channel. Both are the definitions used by StableSR and its descendants, QUSR among them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+COLOR_FIXES = ("wavelet", "adain", "none")
+WAVELET_LEVELS = 5
+
+
+def _low_pass(image: Tensor, radius: int) -> Tensor:
+    """One a-trous step: the (1, 2, 1)/4 kernel with holes of `radius`, replicated borders."""
+    channels = image.shape[1]
+    kernel = torch.tensor([0.25, 0.5, 0.25], device=image.device, dtype=image.dtype)
+    rows = kernel.view(1, 1, 1, 3).expand(channels, 1, 1, 3)
+    columns = kernel.view(1, 1, 3, 1).expand(channels, 1, 3, 1)
+    # Separable: 6 products for each pixel instead of 9.
+    x = F.conv2d(F.pad(image, (radius, radius, 0, 0), mode="replicate"), rows, dilation=(1, radius), groups=channels)
+    return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), columns, dilation=(radius, 1), groups=channels)
+
+
+def low_frequencies(image: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
+    """What remains of (B, C, H, W) after `levels` a-trous low-pass steps of radius 1, 2, 4, ..."""
+    for level in range(levels):
+        image = _low_pass(image, 2**level)
+    return image
+
+
+def wavelet_fix(image: Tensor, reference: Tensor) -> Tensor:
+    """High frequencies of `image`, low frequencies of `reference`, both (B, C, H, W) in one range."""
+    # The low-pass is linear: filtering the difference once replaces filtering both images.
+    return image + low_frequencies(reference - image)
+
+
+def adain_fix(image: Tensor, reference: Tensor, eps: float = 1e-5) -> Tensor:
+    """Shift and scale every channel of `image` to the mean and standard deviation of `reference`."""
+
+    def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+        flat = x.flatten(2)
+        correction = 1 if flat.shape[2] > 1 else 0
+        deviation = (flat.var(dim=2, correction=correction) + eps).sqrt()
+        return flat.mean(dim=2)[..., None, None], deviation[..., None, None]
+
+    mean, deviation = statistics(image)
+    mean_ref, deviation_ref = statistics(reference)
+    return (image - mean) / deviation * deviation_ref + mean_ref
+
+
+def fix_color(image: Tensor, reference: Tensor, method: str) -> Tensor:
+    """Apply a colour fix by name.
+
+    Args:
+        image, reference: (B, C, H, W) of the same shape, any common range.
+        method: `wavelet`, `adain` or `none`.
+
+    Raises:
+        ValueError: unknown method or different shapes.
+    """
+    if method not in COLOR_FIXES:
+        raise ValueError(f"method must be one of {', '.join(COLOR_FIXES)}, but got {method!r}")
+    if image.shape != reference.shape:
+        raise ValueError(
+            f"image and reference must have the same shape, but got {tuple(image.shape)} and {tuple(reference.shape)}"
+        )
+    if method == "wavelet":
+        return wavelet_fix(image, reference)
+    if method == "adain":
+        return adain_fix(image, reference)
+    return image

@@ -1,0 +1,60 @@
+"""Checks every image passes on its way in, shared by the nodes and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message names the input and the remedy."""
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """A usable image batch."""
+
+    rgb: Tensor
+    """(B, 3, H, W), float32 in [0, 1]."""
+    alpha: Tensor | None
+    """(B, 1, H, W), float32 in [0, 1], for images that came with one."""
+
+
+def check_image(image: Tensor, name: str = "image") -> CheckedImage:
+    """Validate an image in ComfyUI's layout and split off its alpha.
+
+    Grey images become RGB; values outside [0, 1] are clamped.
+
+    Args:
+        image: (B, H, W, C) with 1, 3 or 4 channels, nominally in [0, 1].
+        name: the input's name for messages.
+
+    Raises:
+        ImageError: not an image batch, empty, or with NaN or infinite pixels.
+    """
+    if not isinstance(image, Tensor):
+        raise ImageError(f"{name}: expected an IMAGE, but got {type(image).__name__}")
+    if image.ndim == 5:
+        raise ImageError(
+            f"{name}: got a video batch {tuple(image.shape)}; split it into frames (B, H, W, C) first, "
+            "for example with Get Video Components"
+        )
+    if image.ndim != 4:
+        raise ImageError(f"{name}: expected (batch, height, width, channels), but got {tuple(image.shape)}")
+    if 0 in image.shape:
+        raise ImageError(f"{name}: is empty, its shape is {tuple(image.shape)}; connect at least one pixel")
+    channels = image.shape[-1]
+    if channels not in (1, 3, 4):
+        raise ImageError(f"{name}: expected 1 (grey), 3 (RGB) or 4 (RGBA) channels, but got {channels}")
+    x = image.detach().float().movedim(-1, 1)
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
+        raise ImageError(
+            f"{name}: {bad} values are NaN or infinite. They usually come from a VAE or model run in half "
+            "precision: run it in fp32 (for example --fp32-vae), or load the picture again"
+        )
+    x = x.clamp(0, 1)
+    rgb = x.expand(-1, 3, -1, -1) if channels == 1 else x[:, :3]
+    return CheckedImage(rgb.contiguous(), x[:, 3:].contiguous() if channels == 4 else None)

@@ -1,0 +1,91 @@
+"""Overlapping tiles with gaussian weights, for latents larger than the denoiser can take at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window [y0, y1) x [x0, x1)."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The window of (B, C, H, W)."""
+        return tensor[:, :, self.y0 : self.y1, self.x0 : self.x1]
+
+
+def starts(length: int, tile: int, overlap: int) -> list[int]:
+    """First positions of windows of `tile` that cover `length`; the last one is flush with the end."""
+    if tile >= length:
+        return [0]
+    step = max(1, tile - overlap)
+    count = math.ceil((length - tile) / step) + 1
+    return [min(i * step, length - tile) for i in range(count)]
+
+
+def grid(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
+    """Windows over a (height, width) plane, x outer and y inner as in the reference."""
+    if tile < 1 or not 0 <= overlap < tile:
+        raise ValueError(f"tile must be positive and overlap in [0, tile), but got tile={tile}, overlap={overlap}")
+    return [
+        Tile(y, min(y + tile, height), x, min(x + tile, width))
+        for x in starts(width, tile, overlap)
+        for y in starts(height, tile, overlap)
+    ]
+
+
+def gaussian_weights(height: int, width: int) -> Tensor:
+    """The reference's window weights, (height, width), float64: variance 0.01 of the side, centred."""
+
+    def profile(n: int) -> Tensor:
+        x = torch.arange(n, dtype=torch.float64)
+        midpoint = (n - 1) / 2
+        return torch.exp(-((x - midpoint) ** 2) / (n * n) / (2 * 0.01)) / math.sqrt(2 * math.pi * 0.01)
+
+    return profile(height)[:, None] * profile(width)[None, :]
+
+
+def blend_tiles(
+    x: Tensor, function: Callable[[Tensor, Tile], Tensor], tile: int, overlap: int, each: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Apply `function` to overlapping windows and average the results with gaussian weights.
+
+    Args:
+        x: (B, C, H, W).
+        function: gets a window (B, C, h, w) and its place, returns the same shape.
+        tile, overlap: in pixels of x.
+        each: called after every window (progress, interrupt).
+
+    Returns:
+        (B, C, H, W), float32.
+    """
+    total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+    weight_sum = torch.zeros(x.shape[-2:], dtype=torch.float32, device=x.device)
+    for window in grid(x.shape[-2], x.shape[-1], tile, overlap):
+        result = function(window.of(x), window)
+        weights = gaussian_weights(*result.shape[-2:]).to(device=x.device, dtype=torch.float32)
+        window.of(total).add_(result.float() * weights)
+        weight_sum[window.y0 : window.y1, window.x0 : window.x1] += weights
+        each()
+    return total / weight_sum
+
+
+def count_tiles(height: int, width: int, tile: int, overlap: int) -> int:
+    """How many windows `blend_tiles` visits."""
+    return len(grid(height, width, tile, overlap))
+
+
+def iterate_images(batch: Tensor) -> Iterator[Tensor]:
+    """Every image of (B, ...) as a batch of one."""
+    for index in range(batch.shape[0]):
+        yield batch[index : index + 1]
