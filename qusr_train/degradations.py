@@ -1,7 +1,7 @@
 """Synthetic camera degradations: a sharp photo becomes its low-resolution counterpart.
 
 Mild on purpose: blur, downscaling, tone variation, sensor noise, the sharpening halos and ringing
-that cameras add, JPEG. A quarter of the samples are heavy. Deterministic for a generator.
+that cameras add, JPEG. A sixth of the samples are heavy. Deterministic for a generator.
 """
 
 from __future__ import annotations
@@ -89,14 +89,14 @@ def degrade(hr: Tensor, generator: torch.Generator, scale: int = SCALE) -> Tenso
         return torch.rand((), generator=generator).item() < probability
 
     height, width = hr.shape[-2] // scale, hr.shape[-1] // scale
-    heavy = chance(0.2)
+    heavy = chance(0.16)
     x = hr
 
-    sigma = uniform(0.3, 4.0 if heavy else 2.5)
+    sigma = uniform(0.3, 3.5 if heavy else 2.2)
     sigma_y = sigma * uniform(0.6, 1.0) if chance(0.5) else sigma
     x = filter_image(x, gaussian_kernel(sigma, sigma_y, uniform(0, math.pi)))
-    if chance(0.1):
-        x = filter_image(x, sinc_kernel(uniform(math.pi / 6, math.pi / 2)))
+    if chance(0.05):
+        x = filter_image(x, sinc_kernel(uniform(math.pi / 4, math.pi / 2)))
     kind = torch.randint(3, (), generator=generator).item()
     if kind == 0:
         x = enlarge(x, height, width)
@@ -105,13 +105,13 @@ def degrade(hr: Tensor, generator: torch.Generator, scale: int = SCALE) -> Tenso
     else:
         x = F.interpolate(x, size=(height, width), mode="bilinear", antialias=True)
 
-    if chance(0.5):  # two cameras never agree on tone
-        x = x.clamp(0, 1) ** uniform(0.92, 1.08)
-        gains = torch.tensor([uniform(0.97, 1.03) for _ in range(3)])
+    if chance(0.3):  # two cameras never agree on tone
+        x = x.clamp(0, 1) ** uniform(0.97, 1.03)
+        gains = torch.tensor([uniform(0.985, 1.015) for _ in range(3)])
         x = x * gains.view(1, 3, 1, 1)
 
-    if chance(0.7):
-        strength = uniform(0, 18.0 if heavy else 5.0) / 255.0
+    if chance(0.6):
+        strength = uniform(0, 14.0 if heavy else 3.5) / 255.0
         shape = (1, 1, height, width) if chance(0.3) else x.shape
         noise = torch.randn(shape, generator=generator) * strength
         if chance(0.5):  # shot noise grows with the signal
@@ -119,10 +119,10 @@ def degrade(hr: Tensor, generator: torch.Generator, scale: int = SCALE) -> Tenso
         if chance(0.3):  # a camera's own denoiser leaves blotches
             noise = filter_image(noise, gaussian_kernel(uniform(0.4, 0.9), uniform(0.4, 0.9), 0.0, 7)) * 2.0
         x = x + noise
-    if chance(0.5):  # a camera's own sharpening: halos that must not be amplified
+    if chance(0.4):  # a camera's own sharpening: halos that must not be amplified
         radius = uniform(0.5, 1.2)
-        x = x + uniform(0.1, 1.2) * (x - filter_image(x, gaussian_kernel(radius, radius, 0.0, 9)))
+        x = x + uniform(0.1, 0.9) * (x - filter_image(x, gaussian_kernel(radius, radius, 0.0, 9)))
     x = (x.clamp(0, 1) * 255.0).round() / 255.0
-    if chance(0.5):
-        x = jpeg(x, round(uniform(35, 75) if heavy else uniform(70, 97)))
+    if chance(0.4):
+        x = jpeg(x, round(uniform(40, 75) if heavy else uniform(75, 97)))
     return x
