@@ -1,0 +1,38 @@
+"""The nodes, and the list ComfyUI asks for."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .color import QUSRColorFix
+from .compare import QUSRCompare
+from .denoise import QUSROneStepDenoise
+from .enlarge import QUSREnlarge
+from .load import QUSRNanoLoader
+from .noise import QUSRAdaptiveNoise
+from .prompt import QUSREncodePrompt, QUSRQualityPrompt
+from .uncertainty import QUSRUncertainty, QUSRUncertaintyView
+from .upscale import QUSRUpscale
+
+NODES: list[type[io.ComfyNode]] = [
+    QUSRUpscale,
+    QUSRNanoLoader,
+    QUSREnlarge,
+    QUSRQualityPrompt,
+    QUSREncodePrompt,
+    QUSRUncertainty,
+    QUSRUncertaintyView,
+    QUSRAdaptiveNoise,
+    QUSROneStepDenoise,
+    QUSRColorFix,
+    QUSRCompare,
+]
+
+
+class QUSRExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> QUSRExtension:
+    return QUSRExtension()

@@ -1,0 +1,51 @@
+"""What the nodes share of ComfyUI: image layout, device, progress, interrupt."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.utils
+from torch import Tensor
+
+from ..qusr_train.degradations import enlarge
+from ..qusr_train.images import CheckedImage, check_image
+
+__all__ = ["CheckedImage", "check_image", "checkpoint_interrupt", "image_out", "match_batch", "match_size", "progress"]
+
+
+def image_out(rgb: Tensor, alpha: Tensor | None = None) -> Tensor:
+    """(B, 3, H, W) and optional (B, 1, H, W) -> ComfyUI IMAGE (B, H, W, 3 or 4) in [0, 1]."""
+    import torch
+
+    x = rgb if alpha is None else torch.cat([rgb, alpha.to(rgb)], dim=1)
+    device = comfy.model_management.intermediate_device()
+    return x.float().clamp(0, 1).movedim(1, -1).contiguous().to(device)
+
+
+def match_size(rgb: Tensor, height: int, width: int) -> Tensor:
+    """Resize (B, C, H, W) bicubically unless it has that size already."""
+    return rgb if rgb.shape[-2:] == (height, width) else enlarge(rgb, height, width).clamp(0, 1)
+
+
+def match_batch(tensor: Tensor, batch: int, name: str, other: str) -> Tensor:
+    """Repeat a batch of one; refuse any other difference.
+
+    Raises:
+        ValueError: names both inputs.
+    """
+    if tensor.shape[0] == batch:
+        return tensor
+    if tensor.shape[0] == 1:
+        return tensor.expand(batch, *tensor.shape[1:])
+    raise ValueError(
+        f"{name}: has {tensor.shape[0]} images but {other} has {batch}; connect the same batch to both, or a single image"
+    )
+
+
+def checkpoint_interrupt() -> None:
+    """Raise ComfyUI's interrupt exception when the user pressed Cancel."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def progress(total: int) -> comfy.utils.ProgressBar:
+    """The bar on the node that is running."""
+    return comfy.utils.ProgressBar(total)

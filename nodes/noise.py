@@ -1,0 +1,134 @@
+"""Adaptive noise as a native NOISE object."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..qusr_train.noise import VARIANTS, NoiseParameters, as_variant, injected_noise, noise_sigma, seeded_noise
+from .host import image_out, match_batch
+from .sockets import CATEGORY, Uncertainty, UncertaintySocket
+
+AS_TRAINED = -1.0
+
+
+@dataclass(frozen=True)
+class AdaptiveNoise:
+    """ComfyUI's NOISE protocol: `seed` and `generate_noise(latent)`; lives in the scaled latent space."""
+
+    seed: int
+    sigma: Tensor
+    """(B, C, h, w), from `noise_sigma`."""
+    p: float
+
+    def generate_noise(self, input_latent: dict[str, Any]) -> Tensor:
+        """Injected noise eps * sigma * p for a LATENT.
+
+        Raises:
+            ValueError: the latent's size or batch differs from the uncertainty map's.
+        """
+        samples = input_latent["samples"]
+        sigma = match_batch(self.sigma, samples.shape[0], "uncertainty", "latent")
+        if sigma.shape != samples.shape:
+            raise ValueError(
+                f"uncertainty: its latent map is {tuple(sigma.shape[1:])} but the latent is {tuple(samples.shape[1:])} "
+                "(channels, height, width); compute the uncertainty on the same enlarged image that VAE Encode gets, "
+                "and use the same VAE for both"
+            )
+        return injected_noise(seeded_noise(tuple(samples.shape), self.seed), sigma, self.p)
+
+
+def adaptive_noise(vae: Any, uncertainty: Uncertainty, seed: int, parameters: NoiseParameters) -> AdaptiveNoise:
+    """Encode the map with the VAE (eq. 4) and keep sigma (eq. 6) for sampling."""
+    # VAE.encode expects [0, 1]; the raw map is treated like an image in [-1, 1].
+    as_image = ((uncertainty.map + 1) / 2).movedim(1, -1)
+    u_encoded = vae.encode(as_image).cpu() * uncertainty.latent_scale
+    return AdaptiveNoise(seed, noise_sigma(u_encoded, parameters), parameters.p)
+
+
+class QUSRAdaptiveNoise(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def parameter(name: str, high: float, step: float, text: str) -> io.Float.Input:
+            return io.Float.Input(
+                name,
+                default=AS_TRAINED,
+                min=AS_TRAINED,
+                max=high,
+                step=step,
+                round=False,
+                optional=True,
+                tooltip=f"{text} -1: as the model was trained.",
+            )
+
+        return io.Schema(
+            node_id="QUSRAdaptiveNoise",
+            display_name="QUSR Adaptive Noise",
+            category=CATEGORY,
+            description=(
+                "Noise that is strong where the model is unsure and weak where it is sure (paper equations 4-7). "
+                "A native NOISE: goes into QUSR One-Step Denoise or SamplerCustomAdvanced."
+            ),
+            inputs=[
+                io.Vae.Input("vae", tooltip="The VAE that encodes the image, here used on the uncertainty map."),
+                UncertaintySocket.Input("uncertainty", tooltip="From QUSR Uncertainty, on the enlarged image."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed gives the same noise for an image, whatever batch it is in.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip="Multiplies the injected noise. 1 as trained, 0 none.",
+                ),
+                io.Combo.Input(
+                    "variant",
+                    options=["auto", *VARIANTS],
+                    default="auto",
+                    tooltip="Formula for the noise scale. auto: as the model was trained.",
+                ),
+                parameter("k", 10.0, 0.01, "Gain of the map (eq. 4, paper variant)."),
+                parameter("m", 1.0, 0.01, "Noise floor (eq. 5, paper variant)."),
+                parameter("p", 4.0, 0.05, "Noise strength (eq. 7)."),
+                parameter("delta", 1.0, 1e-8, "Added under the square root (eq. 6)."),
+            ],
+            outputs=[
+                io.Noise.Output(display_name="noise"),
+                io.Image.Output(display_name="noise_level", tooltip="Injected standard deviation, brightest where strongest."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        vae: Any,
+        uncertainty: Uncertainty,
+        seed: int,
+        strength: float,
+        variant: str,
+        k: float = AS_TRAINED,
+        m: float = AS_TRAINED,
+        p: float = AS_TRAINED,
+        delta: float = AS_TRAINED,
+    ) -> io.NodeOutput:
+        given = {"k": k, "m": m, "p": p, "delta": delta}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value >= 0}
+        if variant != "auto":
+            changes["variant"] = as_variant(variant)
+        parameters = dataclasses.replace(uncertainty.noise, **changes)
+        parameters = dataclasses.replace(parameters, p=parameters.p * strength)
+        noise = adaptive_noise(vae, uncertainty, seed, parameters)
+        level = noise.sigma.mean(1, keepdim=True) * noise.p
+        level = level / level.amax((1, 2, 3), keepdim=True).clamp(min=1e-8)
+        return io.NodeOutput(noise, image_out(level.expand(-1, 3, -1, -1)))

@@ -1,0 +1,130 @@
+"""Quality prompt: measuring it on the image, and encoding it as the reference does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..qusr_train.prompt import CONTEXT_LENGTH, END_TOKEN, PAD_TOKEN, START_TOKEN, fit_prompt
+from ..qusr_train.quality import describe, measure_quality
+from .host import check_image
+from .sockets import CATEGORY
+
+
+def measured_prompts(image: Tensor) -> list[str]:
+    """One quality prompt for each image of a ComfyUI IMAGE batch."""
+    return [describe(quality) for quality in measure_quality(check_image(image).rgb)]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedPrompt:
+    """Conditioning with what was read of the text."""
+
+    conditioning: Any
+    used: int
+    """Most tokens read of any prompt, without start and end."""
+    cut: int
+    """Most tokens cut off any prompt."""
+    cut_text: str
+
+
+def encode_prompts(clip: Any, prompts: list[str]) -> EncodedPrompt:
+    """Encode prompts, one for each image, as one batched CONDITIONING.
+
+    ComfyUI would spread a long prompt over several windows and read brackets as weights; the
+    reference reads the first 75 tokens and takes every character literally, so we do too.
+    """
+    if clip is None:
+        raise ValueError("clip: is missing; the checkpoint has no text encoder. Use QUSR Nano Loader's clip output")
+    conds, pooled = [], []
+    fitted = [fit_prompt(prompt) for prompt in prompts]
+    for prompt, fit in zip(prompts, fitted, strict=True):
+        windows = clip.tokenize(prompt, return_word_ids=True, disable_weights=True)
+        if "embedding:" not in prompt:
+            row = [START_TOKEN, *fit.tokens, END_TOKEN]
+            row += [PAD_TOKEN] * (CONTEXT_LENGTH - len(row))
+            windows = {name: [[(token, 1.0) for token in row]] for name in windows}
+        else:  # textual inversion: keep ComfyUI's own tokens, first window only
+            windows = {name: [[entry[:2] for entry in window[0]]] for name, window in windows.items()}
+        entry = clip.encode_from_tokens_scheduled(windows)[0]
+        conds.append(entry[0])
+        if entry[1].get("pooled_output") is not None:
+            pooled.append(entry[1]["pooled_output"])
+    extra = {"pooled_output": torch.cat(pooled)} if len(pooled) == len(conds) else {}
+    return EncodedPrompt(
+        conditioning=[[torch.cat(conds), extra]],
+        used=max(len(fit.tokens) for fit in fitted),
+        cut=max(fit.cut for fit in fitted),
+        cut_text=next((fit.cut_text for fit in fitted if fit.cut), ""),
+    )
+
+
+class QUSRQualityPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QUSRQualityPrompt",
+            display_name="QUSR Quality Prompt (measured)",
+            category=CATEGORY,
+            description=(
+                "Measures clarity, color, noise and lighting and puts them into words, without a language model. "
+                "Connect the small photo, not the enlarged one: enlarging hides noise."
+            ),
+            inputs=[io.Image.Input("image", tooltip="The photo before enlarging. A batch gives one prompt for each image.")],
+            outputs=[
+                io.String.Output(display_name="prompt", is_output_list=True, tooltip="One quality prompt for each image."),
+                io.String.Output(
+                    display_name="numbers", is_output_list=True, tooltip="The measurements behind each prompt, as JSON."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor) -> io.NodeOutput:
+        qualities = measure_quality(check_image(image).rgb)
+        prompts = [describe(quality) for quality in qualities]
+        numbers = [json.dumps(dataclasses.asdict(q)) for q in qualities]
+        return io.NodeOutput(prompts, numbers, ui=ui.PreviewText("\n\n".join(prompts)))
+
+
+class QUSREncodePrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QUSREncodePrompt",
+            display_name="QUSR Encode Prompt",
+            category=CATEGORY,
+            description=(
+                "Encodes the quality prompt. The text encoder reads 75 tokens; what does not fit is cut and shown. "
+                "Brackets are plain characters here. Several prompts become one batch, one for each image."
+            ),
+            inputs=[
+                io.Clip.Input("clip", tooltip="Text encoder of the same model."),
+                io.String.Input(
+                    "prompt", multiline=True, default="", tooltip="From QUSR Quality Prompt, or your own words. May be empty."
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="conditioning"),
+                io.Int.Output(display_name="tokens_used", tooltip="Tokens read, 75 at most."),
+                io.Int.Output(display_name="tokens_cut", tooltip="Tokens that did not fit; 0 is best."),
+                io.String.Output(display_name="cut_text", tooltip="The part of the prompt that is not read."),
+            ],
+            is_input_list=True,
+        )
+
+    @classmethod
+    def execute(cls, clip: list[Any], prompt: list[str]) -> io.NodeOutput:  # type: ignore[override]
+        encoded = encode_prompts(clip[0], prompt)
+        message = f"{encoded.used} tokens read"
+        if encoded.cut:
+            message += f", {encoded.cut} cut: …{encoded.cut_text.strip()}"
+        return io.NodeOutput(
+            encoded.conditioning, encoded.used, encoded.cut, encoded.cut_text, ui=ui.PreviewText(message)
+        )
