@@ -39,7 +39,13 @@ def tiled_model(model: Any, height: int, width: int, tile: int, overlap: int) ->
 
 
 def one_step(
-    model: Any, conditioning: Any, latent: dict[str, Any], noise: Any, tile: int = 0, overlap: int = 0, strength: float = 1.0
+    model: Any,
+    conditioning: Any,
+    latent: dict[str, Any],
+    noise: Any,
+    tile: int = 0,
+    overlap: int = 0,
+    strength: float = 1.0,
 ) -> dict[str, Any]:
     """Run the denoiser's single step through ComfyUI's own sampler.
 
@@ -103,7 +109,9 @@ class QUSROneStepDenoise(io.ComfyNode):
             description="Adds the noise, predicts the residual once and subtracts it (paper equations 1-2 and 7).",
             inputs=[
                 io.Model.Input("model", tooltip="From a QUSR loader."),
-                io.Conditioning.Input("conditioning", tooltip="The encoded quality prompt: one, or one for each image."),
+                io.Conditioning.Input(
+                    "conditioning", tooltip="The encoded quality prompt: one, or one for each image."
+                ),
                 io.Latent.Input("latent", tooltip="The enlarged image, encoded with the model's VAE."),
                 io.Noise.Input("noise", tooltip="From QUSR Adaptive Noise; DisableNoise works too."),
                 io.Float.Input(
@@ -123,7 +131,12 @@ class QUSROneStepDenoise(io.ComfyNode):
                     tooltip="Side of a tile in latent pixels (nano: 4 image pixels each), 0: whole image. Less memory.",
                 ),
                 io.Int.Input(
-                    "overlap", default=32, min=0, max=1024, step=8, tooltip="Overlap of neighbouring tiles in latent pixels."
+                    "overlap",
+                    default=32,
+                    min=0,
+                    max=1024,
+                    step=8,
+                    tooltip="Overlap of neighbouring tiles in latent pixels.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="restored")],

@@ -27,7 +27,9 @@ class QUSRNanoLoader(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="One-step denoiser; also works with SamplerCustomAdvanced."),
+                io.Model.Output(
+                    display_name="model", tooltip="One-step denoiser; also works with SamplerCustomAdvanced."
+                ),
                 io.Clip.Output(display_name="clip", tooltip="nano's own text encoder: no other CLIP fits this model."),
                 io.Vae.Output(display_name="vae", tooltip="Lossless pixel unshuffle, 4 x 4 pixels to 48 channels."),
                 UEMSocket.Output(display_name="uem", tooltip="Uncertainty estimation module."),

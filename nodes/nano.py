@@ -103,7 +103,11 @@ def _clip(checkpoint: NanoCheckpoint) -> Any:
     class NanoTextModel(comfy.sd1_clip.SD1ClipModel):
         def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
             super().__init__(
-                device=device, dtype=dtype, model_options=model_options or {}, clip_name="qusr_nano", clip_model=NanoText
+                device=device,
+                dtype=dtype,
+                model_options=model_options or {},
+                clip_name="qusr_nano",
+                clip_model=NanoText,
             )
 
     target = comfy.supported_models_base.ClipTarget(NanoTokenizer, NanoTextModel)

@@ -105,7 +105,9 @@ class QUSRAdaptiveNoise(io.ComfyNode):
             ],
             outputs=[
                 io.Noise.Output(display_name="noise"),
-                io.Image.Output(display_name="noise_level", tooltip="Injected standard deviation, brightest where strongest."),
+                io.Image.Output(
+                    display_name="noise_level", tooltip="Injected standard deviation, brightest where strongest."
+                ),
             ],
         )
 

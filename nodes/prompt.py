@@ -75,9 +75,13 @@ class QUSRQualityPrompt(io.ComfyNode):
                 "Measures clarity, color, noise and lighting and puts them into words, without a language model. "
                 "Connect the small photo, not the enlarged one: enlarging hides noise."
             ),
-            inputs=[io.Image.Input("image", tooltip="The photo before enlarging. A batch gives one prompt for each image.")],
+            inputs=[
+                io.Image.Input("image", tooltip="The photo before enlarging. A batch gives one prompt for each image.")
+            ],
             outputs=[
-                io.String.Output(display_name="prompt", is_output_list=True, tooltip="One quality prompt for each image."),
+                io.String.Output(
+                    display_name="prompt", is_output_list=True, tooltip="One quality prompt for each image."
+                ),
                 io.String.Output(
                     display_name="numbers", is_output_list=True, tooltip="The measurements behind each prompt, as JSON."
                 ),
@@ -107,7 +111,10 @@ class QUSREncodePrompt(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="Text encoder of the same model."),
                 io.String.Input(
-                    "prompt", multiline=True, default="", tooltip="From QUSR Quality Prompt, or your own words. May be empty."
+                    "prompt",
+                    multiline=True,
+                    default="",
+                    tooltip="From QUSR Quality Prompt, or your own words. May be empty.",
                 ),
             ],
             outputs=[

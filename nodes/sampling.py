@@ -63,7 +63,14 @@ class OneStepSampling(torch.nn.Module):
 
 
 def _subtract_injected(
-    executor: Any, model_wrap: Any, sigmas: Any, extra_args: Any, callback: Any, noise: Tensor, *rest: Any, **keywords: Any
+    executor: Any,
+    model_wrap: Any,
+    sigmas: Any,
+    extra_args: Any,
+    callback: Any,
+    noise: Tensor,
+    *rest: Any,
+    **keywords: Any,
 ) -> Tensor:
     """Paper variant: z_lq - eps = (z_g - eps) - injected noise, in the result and in the x0 a callback sees."""
 

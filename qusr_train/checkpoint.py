@@ -94,8 +94,7 @@ def save_nano(path: str | os.PathLike[str], checkpoint: NanoCheckpoint) -> None:
         tensors[f"lora.{name}.down"], tensors[f"lora.{name}.up"] = layer.down, layer.up
         alpha = layer.alpha
     half = {
-        k: (v.half() if v.is_floating_point() else v).detach().cpu().contiguous()
-        for k, v in sorted(tensors.items())
+        k: (v.half() if v.is_floating_point() else v).detach().cpu().contiguous() for k, v in sorted(tensors.items())
     }
     metadata = {
         "format": FORMAT,

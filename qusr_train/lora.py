@@ -43,7 +43,7 @@ class LoraLayer:
 
 def group_of(name: str) -> Group:
     """The reference's adapter for a layer: down_blocks and conv_in; up_blocks and conv_out; the rest."""
-    if "down_blocks" in name or "downsamplers" in name and "up_blocks" not in name or "conv_in" in name:
+    if "down_blocks" in name or ("downsamplers" in name and "up_blocks" not in name) or "conv_in" in name:
         return "encoder"
     if "up_blocks" in name or "upsamplers" in name or "conv_out" in name:
         return "decoder"

@@ -114,16 +114,10 @@ class NanoUNet(nn.Module):
         self.upsamplers = nn.ModuleList()
         for level, width in enumerate(widths[:-1]):
             wider = widths[level + 1]
-            self.down_blocks.append(
-                nn.Sequential(*(ResidualBlock(width, operations) for _ in range(config.blocks)))
-            )
-            self.downsamplers.append(
-                nn.ModuleDict({"conv": operations.Conv2d(width, wider, 3, stride=2, padding=1)})
-            )
+            self.down_blocks.append(nn.Sequential(*(ResidualBlock(width, operations) for _ in range(config.blocks))))
+            self.downsamplers.append(nn.ModuleDict({"conv": operations.Conv2d(width, wider, 3, stride=2, padding=1)}))
             self.upsamplers.append(nn.ModuleDict({"conv": operations.Conv2d(wider, 4 * width, 1)}))
-            self.up_blocks.append(
-                nn.Sequential(*(ResidualBlock(width, operations) for _ in range(config.blocks)))
-            )
+            self.up_blocks.append(nn.Sequential(*(ResidualBlock(width, operations) for _ in range(config.blocks))))
         self.mid_in = ResidualBlock(widths[-1], operations)
         self.mid_attention = CrossAttention(widths[-1], config.text_dim, config.heads, operations)
         self.mid_out = ResidualBlock(widths[-1], operations)
@@ -142,9 +136,7 @@ class NanoUNet(nn.Module):
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
 
-    def forward(
-        self, z_g: Tensor, timesteps: Tensor | None = None, context: Tensor | None = None, **_: Any
-    ) -> Tensor:
+    def forward(self, z_g: Tensor, timesteps: Tensor | None = None, context: Tensor | None = None, **_: Any) -> Tensor:
         """Predict the residual.
 
         Args:

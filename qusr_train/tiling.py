@@ -56,7 +56,11 @@ def gaussian_weights(height: int, width: int) -> Tensor:
 
 
 def blend_tiles(
-    x: Tensor, function: Callable[[Tensor, Tile], Tensor], tile: int, overlap: int, each: Callable[[], None] = lambda: None
+    x: Tensor,
+    function: Callable[[Tensor, Tile], Tensor],
+    tile: int,
+    overlap: int,
+    each: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Apply `function` to overlapping windows and average the results with gaussian weights.
 

@@ -1,0 +1,150 @@
+"""Estimating the uncertainty and looking at it."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..qusr_train.heatmap import COLORMAPS, add_legend, colorize, value_range
+from ..qusr_train.tiling import iterate_images
+from ..qusr_train.uncertainty import estimate_uncertainty, gradient_uncertainty
+from .host import check_image, checkpoint_interrupt, image_out, match_batch, progress
+from .sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
+
+ESTIMATORS = ("model", "gradient")
+
+
+def estimate(rgb: Tensor, uem: LoadedUEM | None, estimator: str = "model") -> Uncertainty:
+    """Uncertainty of an enlarged image batch.
+
+    Args:
+        rgb: (B, 3, H, W) in [0, 1], at the output's size.
+        uem: the loaded module; without one the model-free estimator is used.
+        estimator: `model` or `gradient` (model-free).
+    """
+    use_model = uem is not None and estimator == "model"
+    maps = []
+    bar = progress(rgb.shape[0])
+    if use_model:
+        assert uem is not None
+        comfy.model_management.load_model_gpu(uem.patcher)
+    for image in iterate_images(rgb * 2 - 1):
+        checkpoint_interrupt()
+        if use_model:
+            assert uem is not None
+            maps.append(estimate_uncertainty(uem.patcher.model, image.to(uem.patcher.load_device)).float().cpu())
+        else:
+            maps.append(gradient_uncertainty(image.cpu()))
+        bar.update(1)
+    u = torch.cat(maps)
+    if not torch.isfinite(u).all():
+        raise RuntimeError("uem: the uncertainty map has NaN or infinite values; load the model file again")
+    return Uncertainty(u) if uem is None else Uncertainty(u, uem.noise, uem.latent_scale)
+
+
+class QUSRUncertainty(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QUSRUncertainty",
+            display_name="QUSR Uncertainty",
+            category=CATEGORY,
+            description="Where will the model have to guess? Low on flat areas, high on texture, edges and text.",
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="The enlarged image (QUSR Enlarge), the same that goes into VAE Encode."
+                ),
+                UEMSocket.Input(
+                    "uem", optional=True, tooltip="From a QUSR loader. Not connected: the model-free estimator."
+                ),
+                io.Combo.Input(
+                    "estimator",
+                    options=list(ESTIMATORS),
+                    default="model",
+                    optional=True,
+                    tooltip="model: the trained UEM. gradient: local contrast, needs no model.",
+                ),
+            ],
+            outputs=[
+                UncertaintySocket.Output(display_name="uncertainty"),
+                io.Mask.Output(
+                    display_name="mask", tooltip="The map as a mask, 0 to 1 (its maximum), for any masked edit."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, uem: LoadedUEM | None = None, estimator: str = "model") -> io.NodeOutput:
+        uncertainty = estimate(check_image(image).rgb, uem, estimator)
+        magnitude = uncertainty.magnitude
+        mask = magnitude / magnitude.amax((1, 2), keepdim=True).clamp(min=1e-8)
+        return io.NodeOutput(uncertainty, mask)
+
+
+class QUSRUncertaintyView(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QUSRUncertaintyView",
+            display_name="QUSR Uncertainty View",
+            category=CATEGORY,
+            description="The uncertainty map as a heatmap and over the photo, with a legend of its values.",
+            inputs=[
+                UncertaintySocket.Input("uncertainty", tooltip="From QUSR Uncertainty or QUSR Upscale."),
+                io.Image.Input("image", optional=True, tooltip="Photo below the overlay, same size as the map."),
+                io.Combo.Input("colormap", options=list(COLORMAPS), default="turbo", tooltip="Colours of the heatmap."),
+                io.Float.Input(
+                    "opacity", default=0.55, min=0.0, max=1.0, step=0.05, tooltip="Of the heatmap over the photo."
+                ),
+                io.Combo.Input(
+                    "range",
+                    options=["auto", "percentile", "fixed"],
+                    default="auto",
+                    tooltip="Ends of the colour scale. auto: 0 to the maximum. percentile: 1 to 99 %. fixed: as given below.",
+                ),
+                io.Float.Input(
+                    "range_min", default=0.0, min=-1000.0, max=1000.0, step=0.01, tooltip="Lower end of a fixed range."
+                ),
+                io.Float.Input(
+                    "range_max", default=1.0, min=-1000.0, max=1000.0, step=0.01, tooltip="Upper end of a fixed range."
+                ),
+                io.Boolean.Input("legend", default=True, tooltip="Adds a strip with the values below the pictures."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="heatmap"),
+                io.Image.Output(display_name="overlay", tooltip="The heatmap over the photo; the heatmap without one."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        uncertainty: Uncertainty,
+        colormap: str,
+        opacity: float,
+        range: str,
+        range_min: float,
+        range_max: float,
+        legend: bool,
+        image: Tensor | None = None,
+    ) -> io.NodeOutput:
+        values = uncertainty.magnitude
+        low, high = value_range(values, range, range_min, range_max)
+        heat = colorize((values - low) / (high - low), colormap)
+        overlay = heat
+        if image is not None:
+            photo = check_image(image).rgb
+            if photo.shape[-2:] != heat.shape[-2:]:
+                raise ValueError(
+                    f"image: is {photo.shape[-1]} x {photo.shape[-2]} but the uncertainty map is {heat.shape[-1]} x "
+                    f"{heat.shape[-2]}; connect the image the uncertainty was computed on (QUSR Enlarge)"
+                )
+            photo = match_batch(photo, heat.shape[0], "image", "uncertainty").to(heat)
+            overlay = torch.lerp(photo, heat, opacity)
+        if legend:
+            heat, overlay = (add_legend(x, colormap, low, high) for x in (heat, overlay))
+        shown = image_out(overlay)
+        return io.NodeOutput(image_out(heat), shown, ui=ui.PreviewImage(shown, cls=cls))
