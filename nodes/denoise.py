@@ -17,9 +17,9 @@ from .sampling import is_one_step
 from .sockets import CATEGORY
 
 
-def tiled_model(model: Any, height: int, width: int, tile: int, overlap: int) -> Any:
+def tiled_model(model: Any, size: tuple[int, int], tile: int, overlap: int) -> Any:
     """A clone of a MODEL that predicts tile by tile, with progress and interrupt after each."""
-    bar = progress(count_tiles(height, width, tile, overlap))
+    bar = progress(count_tiles(*size, tile, overlap))
 
     def each() -> None:
         bar.update(1)
@@ -75,10 +75,11 @@ def one_step(
     prompts = conditioning[0][0].shape[0]
     if prompts not in (1, samples.shape[0]):
         raise ValueError(
-            f"conditioning: holds {prompts} prompts for {samples.shape[0]} latents; use one prompt, or one for each image"
+            f"conditioning: holds {prompts} prompts for {samples.shape[0]} latents; "
+            "use one prompt, or one for each image"
         )
     if tile > 0 and max(samples.shape[-2:]) > tile:
-        model = tiled_model(model, *samples.shape[-2:], tile, min(overlap, tile - 1))
+        model = tiled_model(model, (samples.shape[-2], samples.shape[-1]), tile, min(overlap, tile - 1))
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": conditioning})
     restored = guider.sample(
@@ -120,7 +121,7 @@ class QUSROneStepDenoise(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How much of the predicted detail is added. 1 as trained, less is safer, 0 returns the input.",
+                    tooltip="How much of the predicted detail is added. 1 as trained, less is safer, 0 adds none.",
                 ),
                 io.Int.Input(
                     "tile",

@@ -37,7 +37,8 @@ def match_batch(tensor: Tensor, batch: int, name: str, other: str) -> Tensor:
     if tensor.shape[0] == 1:
         return tensor.expand(batch, *tensor.shape[1:])
     raise ValueError(
-        f"{name}: has {tensor.shape[0]} images but {other} has {batch}; connect the same batch to both, or a single image"
+        f"{name}: has {tensor.shape[0]} images but {other} has {batch}; "
+        "connect the same batch to both, or a single image"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.latent_formats
 import comfy.lora
@@ -48,7 +48,7 @@ def _unet_model(config: NanoConfig, dtype: torch.dtype, device: Any, operations:
 class NanoModelConfig(comfy.supported_models_base.BASE):
     """What ComfyUI's BaseModel asks of a model family."""
 
-    unet_extra_config: dict[str, Any] = {}
+    unet_extra_config: ClassVar[dict[str, Any]] = {}
     latent_format = NanoLatents
     # About 2 KB for each latent pixel in float32, measured on the bundled model.
     memory_usage_factor = 0.05

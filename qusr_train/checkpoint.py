@@ -110,7 +110,7 @@ def save_nano(path: str | os.PathLike[str], checkpoint: NanoCheckpoint) -> None:
     temporary = path.with_name(path.name + ".part")
     try:
         temporary.write_bytes(save(half, metadata=metadata))
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -99,9 +99,9 @@ def field_help() -> dict[str, str]:
     assert isinstance(body, ast.ClassDef)
     result = {}
     for statement, following in zip(body.body, body.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-                result[statement.target.id] = str(following.value.value)
+        match statement, following:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=text)):
+                result[name] = str(text)
     return result
 
 

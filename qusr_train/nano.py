@@ -76,7 +76,7 @@ class CrossAttention(nn.Module):
         self.to_out = nn.ModuleList([operations.Linear(channels, channels)])
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        b, c, h, w = x.shape
+        c, h, w = x.shape[1:]
         tokens = x.flatten(2).transpose(1, 2)  # (B, h*w, C)
 
         def split(t: Tensor) -> Tensor:
@@ -85,6 +85,17 @@ class CrossAttention(nn.Module):
         q, k, v = split(self.to_q(self.norm(tokens))), split(self.to_k(context)), split(self.to_v(context))
         read = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, h*w, C)
         return x + self.to_out[0](read).transpose(1, 2).unflatten(2, (h, w))
+
+
+class Resampler(nn.Module):
+    """The convolution between two levels, under the name Stable Diffusion gives it."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
 
 
 class NanoUNet(nn.Module):
@@ -115,8 +126,8 @@ class NanoUNet(nn.Module):
         for level, width in enumerate(widths[:-1]):
             wider = widths[level + 1]
             self.down_blocks.append(nn.Sequential(*(ResidualBlock(width, operations) for _ in range(config.blocks))))
-            self.downsamplers.append(nn.ModuleDict({"conv": operations.Conv2d(width, wider, 3, stride=2, padding=1)}))
-            self.upsamplers.append(nn.ModuleDict({"conv": operations.Conv2d(wider, 4 * width, 1)}))
+            self.downsamplers.append(Resampler(operations.Conv2d(width, wider, 3, stride=2, padding=1)))
+            self.upsamplers.append(Resampler(operations.Conv2d(wider, 4 * width, 1)))
             self.up_blocks.append(nn.Sequential(*(ResidualBlock(width, operations) for _ in range(config.blocks))))
         self.mid_in = ResidualBlock(widths[-1], operations)
         self.mid_attention = CrossAttention(widths[-1], config.text_dim, config.heads, operations)
@@ -126,15 +137,15 @@ class NanoUNet(nn.Module):
 
     def start_as_identity(self) -> None:
         """Zero the last layer of every branch and of the model: eps = 0, the result is bicubic."""
+        last: list[nn.Module] = [self.conv_out]
         for module in self.modules():
             if isinstance(module, ResidualBlock):
-                nn.init.zeros_(module.conv2.weight)
-                nn.init.zeros_(module.conv2.bias)
+                last.append(module.conv2)
             elif isinstance(module, CrossAttention):
-                nn.init.zeros_(module.to_out[0].weight)
-                nn.init.zeros_(module.to_out[0].bias)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+                last.append(module.to_out[0])
+        for layer in last:
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, z_g: Tensor, timesteps: Tensor | None = None, context: Tensor | None = None, **_: Any) -> Tensor:
         """Predict the residual.
@@ -162,10 +173,10 @@ class NanoUNet(nn.Module):
         for blocks, down in zip(self.down_blocks, self.downsamplers, strict=True):
             x = blocks(x)
             skips.append(x)
-            x = down["conv"](x)
+            x = down(x)
         x = self.mid_out(self.mid_attention(self.mid_in(x), context))
         for blocks, up in zip(reversed(self.up_blocks), reversed(self.upsamplers), strict=True):
-            x = blocks(skips.pop() + F.pixel_shuffle(up["conv"](x), 2))
+            x = blocks(skips.pop() + F.pixel_shuffle(up(x), 2))
         return self.conv_out(x)[..., :height, :width]
 
 

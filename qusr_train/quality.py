@@ -202,7 +202,8 @@ def describe(q: Quality) -> str:
     if level(q.chroma_noise, NOISE_LEVELS) >= 1 and q.chroma_noise > CHROMA_NOISE_RATIO * q.noise:
         noise = noise.replace("noise", "color noise")
     artifacts = BLOCKING_WORDS[level(q.blocking, BLOCKING_LEVELS)]
-    lighting = f"{EXPOSURE_WORDS[level(q.exposure, EXPOSURE_LEVELS)]} with {CONTRAST_WORDS[level(q.contrast, CONTRAST_LEVELS)]}"
+    exposure = EXPOSURE_WORDS[level(q.exposure, EXPOSURE_LEVELS)]
+    lighting = f"{exposure} with {CONTRAST_WORDS[level(q.contrast, CONTRAST_LEVELS)]}"
     if q.clipped > CLIPPED_THRESHOLD:
         lighting += " and clipped areas"
     return (

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -268,4 +267,4 @@ def _save_state(path: Path, model: nn.Module, optimizer: Any, step: int, average
         {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "average": average},
         temporary,
     )
-    os.replace(temporary, path)
+    temporary.replace(path)
