@@ -8,6 +8,7 @@ from .color import QUSRColorFix
 from .compare import QUSRCompare
 from .denoise import QUSROneStepDenoise
 from .enlarge import QUSREnlarge
+from .example import QUSRExamplePhoto
 from .load import QUSRNanoLoader
 from .noise import QUSRAdaptiveNoise
 from .prompt import QUSREncodePrompt, QUSRQualityPrompt
@@ -16,6 +17,7 @@ from .upscale import QUSRUpscale
 
 NODES: list[type[io.ComfyNode]] = [
     QUSRUpscale,
+    QUSRExamplePhoto,
     QUSRNanoLoader,
     QUSREnlarge,
     QUSRQualityPrompt,

@@ -102,7 +102,7 @@ class QUSRUncertaintyView(io.ComfyNode):
                     "range",
                     options=["auto", "percentile", "fixed"],
                     default="auto",
-                    tooltip="Ends of the colour scale. auto: 0 to maximum. percentile: 1 to 99 %. fixed: as given below.",
+                    tooltip="Ends of the colour scale. auto: 0 to maximum. percentile: 1 to 99 %. fixed: as below.",
                 ),
                 io.Float.Input(
                     "range_min", default=0.0, min=-1000.0, max=1000.0, step=0.01, tooltip="Lower end of a fixed range."

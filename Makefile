@@ -1,0 +1,49 @@
+# `make demo` runs the example in a real ComfyUI, `make test` runs every test, `make serve` opens ComfyUI.
+# Each installs what it needs into .venv; set COMFYUI_PATH to use your own ComfyUI.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: demo serve test lint measure clean
+
+# --- the environment -------------------------------------------------------------------------
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "The venv module is missing: on Debian, apt install python3-venv"; exit 1; }
+	$(PY) -m pip install -q --upgrade pip
+
+$(READY): $(PY) pyproject.toml requirements.txt tests/host/comfyui.py
+	@echo "Installing torch and the tools (about 5 GB once; progress in .venv/pip.log)"
+	@$(PY) -m pip install torch torchvision > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
+	@$(PY) -m pip install -r requirements.txt "transformers>=4.50" peft accelerate "pytest>=8" pytest-timeout \
+		"ruff>=0.14" "mypy>=1.18" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
+	@$(PY) -c 'from tests.host.comfyui import install_requirements; install_requirements()'
+	@touch $@
+
+# --- the two commands ------------------------------------------------------------------------
+demo: $(READY)
+	@IMAGE="$(IMAGE)" $(PY) -m tests.host.demo
+
+test: $(READY)
+	$(PY) -m pytest tests/unit
+	$(PY) -m pytest tests/nodes
+	$(PY) -m pytest tests/server
+
+# --- more ------------------------------------------------------------------------------------
+serve: $(READY)
+	$(PY) -m tests.host.serve
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy qusr_train nodes tests/host
+
+# Quality and time of the bundled model on pairs in DATA/lr and DATA/hr: make measure DATA=folder
+measure: $(READY)
+	@$(PY) -m tests.host.measure "$(DATA)"
+
+clean:
+	rm -rf $(VENV) .comfyui demo-output
