@@ -37,6 +37,8 @@ class TrainConfig:
     """Decay of the averaged weights that are exported; 0 exports the raw ones."""
     gradient_weight: float = 0.1
     """Weight of the gradient loss beside the pixel loss."""
+    ssim_weight: float = 0.1
+    """Weight of 1 - SSIM beside the pixel loss."""
     uncertainty_weight: float = 0.3
     """Weight of the uncertainty loss (stage `qusr`)."""
     uncertainty_alpha: float = 0.03

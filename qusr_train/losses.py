@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def uncertainty_loss(x_hq: Tensor, x_gt: Tensor, u_n: Tensor, alpha: float) -> Tensor:
@@ -33,3 +34,24 @@ def gradient_loss(x_hq: Tensor, x_gt: Tensor) -> Tensor:
 def charbonnier_loss(x_hq: Tensor, x_gt: Tensor, eps: float = 1e-3) -> Tensor:
     """Smooth L1: mean sqrt(d^2 + eps^2)."""
     return torch.sqrt((x_hq - x_gt) ** 2 + eps * eps).mean()
+
+
+def ssim_loss(x_hq: Tensor, x_gt: Tensor) -> Tensor:
+    """1 - SSIM on luma: keeps faint texture that a pixel loss would average away.
+
+    Gaussian window 11 x 11, sigma 1.5, valid positions, images in [-1, 1] (Wang et al. 2004).
+    """
+    weights = torch.tensor([0.299, 0.587, 0.114], device=x_hq.device).view(1, 3, 1, 1)
+    x = ((x_hq.float() * weights).sum(1, keepdim=True) + 1) / 2
+    y = ((x_gt.float() * weights).sum(1, keepdim=True) + 1) / 2
+    r = torch.arange(11, device=x.device, dtype=torch.float32) - 5
+    window = torch.exp(-(r**2) / (2 * 1.5**2))
+    window = window / window.sum()
+    moments = torch.cat([x, y, x * x, y * y, x * y], dim=1)  # (B, 5, H, W)
+    moments = F.conv2d(moments, window.view(1, 1, 1, 11).expand(5, 1, 1, 11), groups=5)
+    moments = F.conv2d(moments, window.view(1, 1, 11, 1).expand(5, 1, 11, 1), groups=5)
+    mx, my, xx, yy, xy = moments.unbind(1)
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
+    structure = (2 * (xy - mx * my) + c2) / (xx - mx * mx + yy - my * my + c2)
+    return 1 - (luminance * structure).mean()

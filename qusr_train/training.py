@@ -218,6 +218,8 @@ def train(config: TrainConfig) -> Path:
             x_hq, u = model(x_lq.contiguous(memory_format=torch.channels_last), tokens, noise, noise_parameters)
         pixel = losses.charbonnier_loss(x_hq, x_gt)
         loss = pixel + config.gradient_weight * losses.gradient_loss(x_hq, x_gt)
+        if config.ssim_weight:
+            loss = loss + config.ssim_weight * losses.ssim_loss(x_hq, x_gt)
         if u is not None:
             loss = loss + config.uncertainty_weight * losses.uncertainty_loss(
                 x_hq.detach(), x_gt, u.abs(), config.uncertainty_alpha
