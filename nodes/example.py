@@ -21,13 +21,15 @@ class QUSRExamplePhoto(io.ComfyNode):
             display_name="QUSR Example Photo",
             category=CATEGORY,
             description=(
-                "A small, degraded photo to try QUSR with, and its original. Replace this node by Load Image for your own "
-                "photo. Photo: 'Perched Osprey', Budgie Desktop Developers, CC0."
+                "A small, degraded photo to try QUSR with, and its original. Replace this node by Load Image for your "
+                "own photo. Photo: 'Perched Osprey', Budgie Desktop Developers, CC0."
             ),
             inputs=[],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="192 x 192 pixels: blurred, noisy, JPEG-compressed."),
-                io.Image.Output(display_name="original", tooltip="768 x 768 pixels: what the small photo was made from."),
+                io.Image.Output(
+                    display_name="original", tooltip="768 x 768 pixels: what the small photo was made from."
+                ),
             ],
         )
 

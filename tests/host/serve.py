@@ -12,7 +12,9 @@ from .comfyui import server_command
 def main() -> int:
     """Run the server in the foreground until Ctrl-C."""
     port = int(os.environ.get("PORT", "8188"))
-    print(f"ComfyUI opens at http://127.0.0.1:{port} - Workflow > Browse Templates > qusr. Stop with Ctrl-C.", flush=True)
+    print(
+        f"ComfyUI opens at http://127.0.0.1:{port} - Workflow > Browse Templates > qusr. Stop with Ctrl-C.", flush=True
+    )
     try:
         return subprocess.run(server_command(port), check=False).returncode
     except KeyboardInterrupt:

@@ -44,5 +44,9 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
             if slot.get("link") is not None:
                 source, index = links[slot["link"]]
                 inputs[slot["name"]] = [source, index]
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs, "_meta": {"title": node.get("title", "")}}
+        prompt[str(node["id"])] = {
+            "class_type": node["type"],
+            "inputs": inputs,
+            "_meta": {"title": node.get("title", "")},
+        }
     return prompt

@@ -1,0 +1,136 @@
+"""The extension in a running ComfyUI, through its HTTP API only."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.host.comfyui import PACK_NAME, PromptFailed, Server, base_directory
+from tests.host.workflow import to_prompt
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+
+
+def picture(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=np.float64)
+
+
+def test_there_are_example_workflows() -> None:
+    assert len(WORKFLOWS) >= 2
+
+
+def test_all_nodes_are_registered(object_info: dict[str, Any]) -> None:
+    ours = {name for name, info in object_info.items() if info["python_module"] == f"custom_nodes.{PACK_NAME}"}
+    expected = {
+        "QUSRNanoLoader", "QUSRQualityPrompt", "QUSREncodePrompt", "QUSRUncertainty", "QUSRUncertaintyView",
+        "QUSRAdaptiveNoise", "QUSROneStepDenoise", "QUSRColorFix", "QUSRCompare", "QUSRUpscale", "QUSREnlarge",
+        "QUSRExamplePhoto",
+    }  # fmt: skip
+    assert ours == expected
+
+
+def test_loading_the_pack_logs_no_error(server: Server) -> None:
+    log = server.log.read_text(errors="replace")
+    assert f"custom_nodes/{PACK_NAME}" in log
+    assert "IMPORT FAILED" not in log.split("Import times for custom nodes")[1].split("\n\n")[0]
+
+
+def test_import_loads_nothing_heavy() -> None:
+    """What ComfyUI did not load already, the pack must not load at start."""
+    code = (
+        "import sys, importlib.util, pathlib\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from tests.host.comfyui import comfyui_path\n"
+        "sys.path.insert(0, str(comfyui_path()))\n"
+        "import comfy.cli_args; comfy.cli_args.args.cpu = True\n"
+        "import nodes, comfy_api.latest, comfy.samplers\n"
+        "before = set(sys.modules)\n"
+        f"root = pathlib.Path({str(ROOT)!r})\n"
+        "spec = importlib.util.spec_from_file_location('qusr_pack', root / '__init__.py', "
+        "submodule_search_locations=[str(root)])\n"
+        "module = importlib.util.module_from_spec(spec); sys.modules['qusr_pack'] = module\n"
+        "spec.loader.exec_module(module)\n"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before} - {'qusr_pack'}\n"
+        "print(sorted(new & {'diffusers', 'peft', 'accelerate', 'transformers', 'tokenizers', 'kornia', 'scipy'}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_example_workflow_runs_as_it_is(server: Server, object_info: dict[str, Any], path: Path) -> None:
+    prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), object_info)
+    outputs = server.run(prompt)
+    by_type = {prompt[node_id]["class_type"]: output for node_id, output in outputs.items()}
+    result = picture(server.image(by_type["SaveImage"]["images"][0]))
+    assert result.shape == (768, 768, 3)
+    small = Image.open(ROOT / "nodes" / "example_photo" / "osprey-small.png").convert("RGB")
+    bicubic = np.asarray(small.resize((768, 768), Image.Resampling.BICUBIC), dtype=np.float64)
+    difference = np.abs(result - bicubic).mean()
+    assert 0.5 < difference < 12, "restored, but still the same photo"
+    assert by_type["QUSRUncertaintyView"]["images"]
+    assert by_type["QUSRCompare"]["images"]
+
+
+def test_both_example_workflows_give_the_same_picture(server: Server, object_info: dict[str, Any]) -> None:
+    pictures = []
+    for path in WORKFLOWS:
+        prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), object_info)
+        saver = next(key for key, node in prompt.items() if node["class_type"] == "SaveImage")
+        prompt[saver]["class_type"] = "PreviewImage"
+        prompt[saver]["inputs"].pop("filename_prefix")
+        pictures.append(picture(server.image(server.run(prompt)[saver]["images"][0])))
+    assert np.array_equal(pictures[0], pictures[1])
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_every_workflow_has_a_thumbnail_and_is_in_the_template_browser(server: Server, path: Path) -> None:
+    assert path.stem in server.get("/workflow_templates")[PACK_NAME]
+    thumbnail = server.get_bytes(f"/api/workflow_templates/{PACK_NAME}/{path.stem}.jpg")
+    assert Image.open(io.BytesIO(thumbnail)).size[0] >= 256
+
+
+def test_user_picture_with_alpha_keeps_it(server: Server) -> None:
+    rgba = np.random.default_rng(0).integers(0, 255, (20, 30, 4), dtype=np.uint8)
+    Image.fromarray(rgba).save(base_directory() / "input" / "qusr-test-rgba.png")
+    prompt = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "qusr-test-rgba.png"}},
+        "2": {"class_type": "JoinImageWithAlpha", "inputs": {"image": ["1", 0], "alpha": ["1", 1]}},
+        "3": {
+            "class_type": "QUSRUpscale",
+            "inputs": {
+                "image": ["2", 0], "preset": "crisp", "seed": 1, "prompt": "", "strength": 1.0, "noise_strength": 1.0,
+                "color_fix": "adain",
+            },
+        },
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
+    }  # fmt: skip
+    shown = server.run(prompt)["4"]["images"][0]
+    result = Image.open(io.BytesIO(server.image(shown)))
+    assert (result.mode, result.size) == ("RGBA", (120, 80))
+
+
+def test_an_error_reaches_the_user_with_the_remedy(server: Server) -> None:
+    prompt = {
+        "1": {"class_type": "QUSRExamplePhoto", "inputs": {}},
+        "2": {"class_type": "QUSRNanoLoader", "inputs": {"lora_strength": 1.0}},
+        "3": {
+            "class_type": "QUSRUpscale",
+            "inputs": {
+                "image": ["1", 0], "preset": "balanced", "seed": 1, "prompt": "", "strength": 1.0,
+                "noise_strength": 1.0, "color_fix": "none", "model": ["2", 0],
+            },
+        },
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
+    }  # fmt: skip
+    with pytest.raises(PromptFailed, match="connect model, clip, vae and uem of the same loader"):
+        server.run(prompt)
