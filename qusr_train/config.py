@@ -51,8 +51,8 @@ class TrainConfig:
     """Noise gain k (stage `qusr`)."""
     noise_p: float = 0.5
     """Noise strength p (stage `qusr`)."""
-    photo_factors: tuple[float, ...] = (1.0, 0.6, 0.4)
-    """Sizes at which every photo is used: full size teaches the softness of real cameras, the others detail."""
+    photo_factors: tuple[float, ...] = (0.5, 0.33)
+    """Sizes at which every photo is used; most photos are soft at full size."""
     precision: Precision = "bf16"
     """Mixed precision: no, bf16 or fp16."""
     workers: int = 1

@@ -92,9 +92,9 @@ def degrade(hr: Tensor, generator: torch.Generator, scale: int = SCALE) -> Tenso
     heavy = chance(0.16)
     x = hr
 
-    # A camera is about as soft at the pixels of a small photo as at those of a large one (sigma about
-    # 0.7 pixel): from the large to the small one that is a blur of up to 0.7 * scale large pixels.
-    sigma = uniform(0.8, 4.0 if heavy else 3.2)
+    # A camera is about as soft at the pixels of a small photo as at those of a large one (sigma up to
+    # one pixel): from the large to the small one that is a blur of up to `scale` large pixels.
+    sigma = uniform(0.8, 5.0 if heavy else 4.0)
     sigma_y = sigma * uniform(0.6, 1.0) if chance(0.5) else sigma
     x = filter_image(x, gaussian_kernel(sigma, sigma_y, uniform(0, math.pi)))
     if chance(0.05):
@@ -112,19 +112,19 @@ def degrade(hr: Tensor, generator: torch.Generator, scale: int = SCALE) -> Tenso
         gains = torch.tensor([uniform(0.985, 1.015) for _ in range(3)])
         x = x * gains.view(1, 3, 1, 1)
 
-    if chance(0.5):
-        strength = uniform(0, 14.0 if heavy else 2.5) / 255.0
+    if chance(0.6):
+        strength = uniform(0, 14.0 if heavy else 3.5) / 255.0
         shape = (1, 1, height, width) if chance(0.3) else x.shape
         noise = torch.randn(shape, generator=generator) * strength
         if chance(0.5):  # shot noise grows with the signal
             noise = noise * (0.25 + x.clamp(0, 1)).sqrt()
-        if chance(0.3):  # a camera's own denoiser leaves blotches
+        if chance(0.4):  # a camera's own denoiser leaves blotches
             noise = filter_image(noise, gaussian_kernel(uniform(0.4, 0.9), uniform(0.4, 0.9), 0.0, 7)) * 2.0
         x = x + noise
     if chance(0.6):  # a camera's own sharpening: halos that must not be amplified
         radius = uniform(0.5, 1.2)
         x = x + uniform(0.1, 0.9) * (x - filter_image(x, gaussian_kernel(radius, radius, 0.0, 9)))
     x = (x.clamp(0, 1) * 255.0).round() / 255.0
-    if chance(0.4):
+    if chance(0.5):
         x = jpeg(x, round(uniform(40, 75) if heavy else uniform(80, 98)))
     return x
