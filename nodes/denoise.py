@@ -54,7 +54,7 @@ def one_step(
         conditioning: one prompt, or one for each latent of the batch.
         latent: LATENT, unscaled.
         noise: NOISE.
-        tile, overlap: in latent pixels; tile 0 takes the image whole.
+        tile, overlap: in latent pixels; tile 0 takes the image whole, overlap is at most half a tile.
         strength: 1 the full residual, 0 none.
 
     Returns:
@@ -79,7 +79,7 @@ def one_step(
             "use one prompt, or one for each image"
         )
     if tile > 0 and max(samples.shape[-2:]) > tile:
-        model = tiled_model(model, (samples.shape[-2], samples.shape[-1]), tile, min(overlap, tile - 1))
+        model = tiled_model(model, (samples.shape[-2], samples.shape[-1]), tile, min(overlap, tile // 2))
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": conditioning})
     restored = guider.sample(
@@ -87,6 +87,7 @@ def one_step(
         samples,
         comfy.samplers.ksampler("euler"),
         torch.tensor([1.0, 0.0]),
+        denoise_mask=latent.get("noise_mask"),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=noise.seed,
     ).to(comfy.model_management.intermediate_device())
@@ -137,7 +138,7 @@ class QUSROneStepDenoise(io.ComfyNode):
                     min=0,
                     max=1024,
                     step=8,
-                    tooltip="Overlap of neighbouring tiles in latent pixels.",
+                    tooltip="Overlap of neighbouring tiles in latent pixels, at most half a tile.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="restored")],

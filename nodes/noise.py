@@ -98,7 +98,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
                     default="auto",
                     tooltip="Formula for the noise scale. auto: as the model was trained.",
                 ),
-                parameter("k", 10.0, 0.01, "Gain of the map (eq. 4, paper variant)."),
+                parameter("k", 10.0, 0.001, "Gain of the map (eq. 4, paper variant)."),
                 parameter("m", 1.0, 0.01, "Noise floor (eq. 5, paper variant)."),
                 parameter("p", 4.0, 0.05, "Noise strength (eq. 7)."),
                 parameter("delta", 1.0, 1e-8, "Added under the square root (eq. 6)."),

@@ -16,11 +16,6 @@ from .host import check_image
 from .sockets import CATEGORY
 
 
-def measured_prompts(image: Tensor) -> list[str]:
-    """One quality prompt for each image of a ComfyUI IMAGE batch."""
-    return [describe(quality) for quality in measure_quality(check_image(image).rgb)]
-
-
 @dataclasses.dataclass(frozen=True)
 class EncodedPrompt:
     """Conditioning with what was read of the text."""

@@ -65,20 +65,26 @@ class OneStepSampling(torch.nn.Module):
 def _subtract_injected(
     executor: Any,
     model_wrap: Any,
-    sigmas: Any,
-    extra_args: Any,
+    sigmas: Tensor,
+    extra_args: dict[str, Any],
     callback: Any,
     noise: Tensor,
-    *rest: Any,
-    **keywords: Any,
+    latent_image: Tensor | None = None,
+    denoise_mask: Tensor | None = None,
+    disable_pbar: bool = False,
 ) -> Tensor:
-    """Paper variant: z_lq - eps = (z_g - eps) - injected noise, in the result and in the x0 a callback sees."""
+    """Paper variant: z_lq - eps = (z_g - eps) - injected noise, in the result and in the x0 a callback sees.
+
+    Outside a denoise mask the sampler returns the latent itself, without noise to subtract.
+    """
+    injected = noise if denoise_mask is None else noise * denoise_mask
 
     def paper_callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
-        callback(step, x0 - noise, x, total)
+        callback(step, x0 - injected, x, total)
 
     seen = paper_callback if callback is not None else None
-    return executor(model_wrap, sigmas, extra_args, seen, noise, *rest, **keywords) - noise
+    restored = executor(model_wrap, sigmas, extra_args, seen, noise, latent_image, denoise_mask, disable_pbar)
+    return restored - injected
 
 
 def make_one_step(patcher: Any, variant: Variant, timestep: float = 1.0) -> Any:

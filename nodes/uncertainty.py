@@ -13,18 +13,23 @@ from ..qusr_train.uncertainty import estimate_uncertainty, gradient_uncertainty
 from .host import check_image, checkpoint_interrupt, image_out, match_batch, progress
 from .sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
 
-ESTIMATORS = ("model", "gradient")
+ESTIMATORS = ("auto", "model", "gradient")
 
 
-def estimate(rgb: Tensor, uem: LoadedUEM | None, estimator: str = "model") -> Uncertainty:
+def estimate(rgb: Tensor, uem: LoadedUEM | None, estimator: str = "auto") -> Uncertainty:
     """Uncertainty of an enlarged image batch.
 
     Args:
         rgb: (B, 3, H, W) in [0, 1], at the output's size.
-        uem: the loaded module; without one the model-free estimator is used.
-        estimator: `model` or `gradient` (model-free).
+        uem: the loaded module, if there is one.
+        estimator: `model`, `gradient` (model-free), or `auto` (the model if there is one).
+
+    Raises:
+        ValueError: `model` without a module.
     """
-    use_model = uem is not None and estimator == "model"
+    if estimator == "model" and uem is None:
+        raise ValueError("uem: not connected; connect a QUSR loader's uem output, or set estimator to gradient")
+    use_model = uem is not None and estimator != "gradient"
     maps = []
     bar = progress(rgb.shape[0])
     if use_model:
@@ -57,14 +62,14 @@ class QUSRUncertainty(io.ComfyNode):
                     "image", tooltip="The enlarged image (QUSR Enlarge), the same that goes into VAE Encode."
                 ),
                 UEMSocket.Input(
-                    "uem", optional=True, tooltip="From a QUSR loader. Not connected: the model-free estimator."
+                    "uem", optional=True, tooltip="From a QUSR loader. Without one the estimator is gradient."
                 ),
                 io.Combo.Input(
                     "estimator",
                     options=list(ESTIMATORS),
-                    default="model",
+                    default="auto",
                     optional=True,
-                    tooltip="model: the trained UEM. gradient: local contrast, needs no model.",
+                    tooltip="model: the trained UEM. gradient: local contrast, no model. auto: model if connected.",
                 ),
             ],
             outputs=[
@@ -76,7 +81,7 @@ class QUSRUncertainty(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, uem: LoadedUEM | None = None, estimator: str = "model") -> io.NodeOutput:
+    def execute(cls, image: Tensor, uem: LoadedUEM | None = None, estimator: str = "auto") -> io.NodeOutput:
         uncertainty = estimate(check_image(image).rgb, uem, estimator)
         magnitude = uncertainty.magnitude
         mask = magnitude / magnitude.amax((1, 2), keepdim=True).clamp(min=1e-8)
@@ -105,10 +110,10 @@ class QUSRUncertaintyView(io.ComfyNode):
                     tooltip="Ends of the colour scale. auto: 0 to maximum. percentile: 1 to 99 %. fixed: as below.",
                 ),
                 io.Float.Input(
-                    "range_min", default=0.0, min=-1000.0, max=1000.0, step=0.01, tooltip="Lower end of a fixed range."
+                    "range_min", default=0.0, min=0.0, max=1000.0, step=0.01, tooltip="Lower end of a fixed range."
                 ),
                 io.Float.Input(
-                    "range_max", default=1.0, min=-1000.0, max=1000.0, step=0.01, tooltip="Upper end of a fixed range."
+                    "range_max", default=1.0, min=0.0, max=1000.0, step=0.01, tooltip="Upper end of a fixed range."
                 ),
                 io.Boolean.Input("legend", default=True, tooltip="Adds a strip with the values below the pictures."),
             ],

@@ -12,17 +12,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..qusr_train.color import COLOR_FIXES, fix_color
+from ..qusr_train.quality import describe, measure_quality
 from .denoise import one_step
 from .enlarge import enlarge_by
-from .host import check_image, checkpoint_interrupt, image_out, progress
-from .nano import load_nano_models
+from .host import CheckedImage, check_image, checkpoint_interrupt, image_out, progress
+from .nano import NanoModels, load_nano_models
 from .noise import adaptive_noise
-from .prompt import encode_prompts, measured_prompts
+from .prompt import encode_prompts
 from .sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
 from .uncertainty import estimate
 
-# The denoiser takes an image whole up to this many latent pixels, then in tiles of their square root.
-WHOLE_IMAGE_LIMIT = 512 * 512
+WHOLE_IMAGE_LIMIT = 512 * 512  # latent pixels that the denoiser takes at once; above, it works in tiles
+TILE, OVERLAP = 384, 64  # latent pixels
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class QUSRUpscale(io.ComfyNode):
                     "prompt",
                     multiline=True,
                     default="",
-                    tooltip="Quality prompt in your own words, or from a captioner. Empty: measured on each image.",
+                    tooltip="In your own words or from a captioner: one, or one for each image. Empty: measured.",
                 ),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip="Added detail (preset custom only)."
@@ -98,69 +99,123 @@ class QUSRUpscale(io.ComfyNode):
                 UEMSocket.Input("uem", optional=True, tooltip="Connect all four of model, clip, vae and uem, or none."),
             ],
             outputs=[
-                io.Image.Output(display_name="upscaled", tooltip="RGBA if the photo was."),
-                UncertaintySocket.Output(display_name="uncertainty", tooltip="For QUSR Uncertainty View."),
-                io.Image.Output(display_name="bicubic", tooltip="The photo only enlarged, for comparison."),
-                io.String.Output(display_name="prompt_used", tooltip="The quality prompts, one for each line."),
+                io.Image.Output(display_name="upscaled", is_output_list=True, tooltip="RGBA if the photo was."),
+                UncertaintySocket.Output(
+                    display_name="uncertainty", is_output_list=True, tooltip="For QUSR Uncertainty View."
+                ),
+                io.Image.Output(
+                    display_name="bicubic", is_output_list=True, tooltip="The photo only enlarged, for comparison."
+                ),
+                io.String.Output(
+                    display_name="prompt_used", is_output_list=True, tooltip="The quality prompts, one for each line."
+                ),
             ],
+            # A captioner gives a list of prompts: one for each image, not one whole run for each prompt.
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(
+    def execute(  # type: ignore[override]
         cls,
-        image: Tensor,
-        preset: str,
-        seed: int,
-        prompt: str,
-        strength: float,
-        noise_strength: float,
-        color_fix: str,
-        model: Any = None,
-        clip: Any = None,
-        vae: Any = None,
-        uem: LoadedUEM | None = None,
+        image: list[Tensor],
+        preset: list[str],
+        seed: list[int],
+        prompt: list[str],
+        strength: list[float],
+        noise_strength: list[float],
+        color_fix: list[str],
+        model: list[Any] | None = None,
+        clip: list[Any] | None = None,
+        vae: list[Any] | None = None,
+        uem: list[LoadedUEM] | None = None,
     ) -> io.NodeOutput:
-        given = {"model": model, "clip": clip, "vae": vae, "uem": uem}
-        missing = [name for name, value in given.items() if value is None]
-        if 0 < len(missing) < len(given):
-            raise ValueError(
-                f"{', '.join(missing)}: not connected; connect model, clip, vae and uem of the same loader, "
-                "or none of them to use the bundled qusr-nano"
-            )
-        if missing:
-            nano = load_nano_models()
-            model, clip, vae, uem = nano.model, nano.clip, nano.vae, nano.uem
-        assert uem is not None
-        if preset != CUSTOM:
-            strength, noise_strength = PRESETS[preset].strength, PRESETS[preset].noise
-        checked = check_image(image)
-        prompts = [prompt] * checked.rgb.shape[0] if prompt.strip() else measured_prompts(image)
-        parameters = dataclasses.replace(uem.noise, p=uem.noise.p * noise_strength)
-
-        results, enlarged, maps = [], [], []
-        bar = progress(checked.rgb.shape[0])
-        for index, text in enumerate(prompts):  # one by one: memory does not grow with the batch
-            checkpoint_interrupt()
-            bicubic = enlarge_by(checked.rgb[index : index + 1], 4.0)
-            height, width = bicubic.shape[-2:]
-            block = vae.spacial_compression_encode()
-            padded = F.pad(bicubic, (0, -width % block, 0, -height % block), mode="replicate")
-            uncertainty = estimate(padded, uem)
-            latent = {"samples": vae.encode(image_out(padded))}
-            noise = adaptive_noise(vae, uncertainty, seed, parameters)
-            area = latent["samples"].shape[-2] * latent["samples"].shape[-1]
-            tile, overlap = (384, 64) if area > WHOLE_IMAGE_LIMIT else (0, 0)
-            conditioning = encode_prompts(clip, [text]).conditioning
-            restored = one_step(model, conditioning, latent, noise, tile, overlap, strength)
-            pixels = check_image(vae.decode(restored["samples"]), "decoded image").rgb[..., :height, :width]
-            results.append(fix_color(pixels, bicubic.to(pixels), color_fix))
-            enlarged.append(bicubic)
-            maps.append(uncertainty.map[..., :height, :width])
-            bar.update(1)
-        alpha = None if checked.alpha is None else enlarge_by(checked.alpha, 4.0)
-        return io.NodeOutput(
-            image_out(torch.cat(results), alpha),
-            Uncertainty(torch.cat(maps), uem.noise, uem.latent_scale),
-            image_out(torch.cat(enlarged)),
-            "\n".join(prompts),
+        models = choose_models(
+            model=model[0] if model else None,
+            clip=clip[0] if clip else None,
+            vae=vae[0] if vae else None,
+            uem=uem[0] if uem else None,
         )
+        chosen = Preset(strength[0], noise_strength[0], "") if preset[0] == CUSTOM else PRESETS[preset[0]]
+        batches = [check_image(one) for one in image]
+        prompts = share_prompts(prompt, [one.rgb for one in batches])
+        results = [
+            upscale_batch(one, texts, models, chosen, seed[0], color_fix[0])
+            for one, texts in zip(batches, prompts, strict=True)
+        ]
+        return io.NodeOutput(*(list(column) for column in zip(*results, strict=True)))
+
+
+def choose_models(**given: Any) -> NanoModels:
+    """The connected model, clip, vae and uem, or the bundled ones when none is connected.
+
+    Raises:
+        ValueError: only some are connected.
+    """
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return load_nano_models()
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)}: not connected; connect model, clip, vae and uem of the same loader, "
+            "or none of them to use the bundled qusr-nano"
+        )
+    return NanoModels(**given)
+
+
+def share_prompts(prompts: list[str], batches: list[Tensor]) -> list[list[str]]:
+    """Give every image its prompt: one for all, one for each image, or measured where it is empty.
+
+    Raises:
+        ValueError: another number of prompts.
+    """
+    total = sum(batch.shape[0] for batch in batches)
+    if len(prompts) not in (1, total):
+        raise ValueError(f"prompt: got {len(prompts)} prompts for {total} images; give one, or one for each image")
+    waiting = iter(prompts if len(prompts) == total else prompts * total)
+    shared = []
+    for batch in batches:
+        texts = [next(waiting) for _ in range(batch.shape[0])]
+        if not all(text.strip() for text in texts):
+            measured = [describe(quality) for quality in measure_quality(batch)]
+            texts = [text if text.strip() else own for text, own in zip(texts, measured, strict=True)]
+        shared.append(texts)
+    return shared
+
+
+def upscale_batch(
+    image: CheckedImage, prompts: list[str], models: NanoModels, preset: Preset, seed: int, color_fix: str
+) -> tuple[Tensor, Uncertainty, Tensor, str]:
+    """Upscale one batch four times; the images go through one by one, so memory does not grow with the batch.
+
+    Returns:
+        Upscaled IMAGE, uncertainty, bicubic IMAGE, and the prompts as lines.
+    """
+    vae, uem = models.vae, models.uem
+    parameters = dataclasses.replace(uem.noise, p=uem.noise.p * preset.noise)
+    results, enlarged, maps = [], [], []
+    bar = progress(len(prompts))
+    for index, text in enumerate(prompts):
+        checkpoint_interrupt()
+        bicubic = enlarge_by(image.rgb[index : index + 1], 4.0)
+        height, width = bicubic.shape[-2:]
+        block = vae.spacial_compression_encode()
+        padded = F.pad(bicubic, (0, -width % block, 0, -height % block), mode="replicate")
+        uncertainty = estimate(padded, uem)
+        latent = {"samples": vae.encode(image_out(padded))}
+        noise = adaptive_noise(vae, uncertainty, seed, parameters)
+        area = latent["samples"].shape[-2] * latent["samples"].shape[-1]
+        tile, overlap = (TILE, OVERLAP) if area > WHOLE_IMAGE_LIMIT else (0, 0)
+        conditioning = encode_prompts(models.clip, [text]).conditioning
+        restored = one_step(models.model, conditioning, latent, noise, tile, overlap, preset.strength)
+        pixels = check_image(vae.decode(restored["samples"]), "decoded image").rgb[..., :height, :width]
+        results.append(fix_color(pixels, bicubic.to(pixels), color_fix))
+        enlarged.append(bicubic)
+        maps.append(uncertainty.map[..., :height, :width])
+        bar.update(1)
+    alpha = None if image.alpha is None else enlarge_by(image.alpha, 4.0)
+    return (
+        image_out(torch.cat(results), alpha),
+        Uncertainty(torch.cat(maps), uem.noise, uem.latent_scale),
+        image_out(torch.cat(enlarged)),
+        "\n".join(prompts),
+    )

@@ -87,3 +87,19 @@ def separate(node: Any, nano: Any) -> Any:
         )  # fmt: skip
 
     return chain
+
+
+@pytest.fixture(scope="session")
+def upscale(node: Any) -> Any:
+    """QUSRUpscale as ComfyUI calls it: every input a list, every output a list."""
+
+    def run(image: torch.Tensor, **options: Any) -> tuple[Any, ...]:
+        settings = {
+            "preset": "balanced", "seed": 1, "prompt": "", "strength": 1.0, "noise_strength": 1.0,
+            "color_fix": "wavelet", **options,
+        }  # fmt: skip
+        listed = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
+        outputs = node.QUSRUpscale.execute([image], **listed).args
+        return tuple(output[0] for output in outputs)
+
+    return run

@@ -28,12 +28,12 @@ def run_stock(node: Any, nano: Any, core: Any, parts: Any) -> tuple[Tensor, Tens
 
 
 def test_separate_stock_and_all_in_one_give_the_same_pixels(
-    node: Any, nano: Any, core: Any, separate: Any, photo: Tensor
+    node: Any, nano: Any, core: Any, separate: Any, upscale: Any, photo: Tensor
 ) -> None:
     parts = separate(photo, seed=7)
     ours = run_separate(node, nano, parts)
     stock, stock_denoised = run_stock(node, nano, core, parts)
-    upscaled = node.QUSRUpscale.execute(photo, "balanced", 7, "", 1.0, 1.0, "wavelet").args
+    upscaled = upscale(photo, seed=7)
     assert torch.equal(ours, stock)
     assert torch.equal(ours, stock_denoised)
     assert torch.equal(ours, upscaled[0])
@@ -93,10 +93,10 @@ def test_strength_zero_adds_nothing_and_half_adds_half(nano: Any, pack: Any, sep
     assert torch.allclose(half - start, (full - start) / 2, atol=1e-5)
 
 
-def test_an_image_gives_the_same_result_alone_and_in_a_batch(node: Any, photo: Tensor) -> None:
+def test_an_image_gives_the_same_result_alone_and_in_a_batch(upscale: Any, photo: Tensor) -> None:
     other = photo.flip(2)
-    together = node.QUSRUpscale.execute(torch.cat([photo, other]), "balanced", 1, "", 1.0, 1.0, "wavelet").args
-    alone = node.QUSRUpscale.execute(other, "balanced", 1, "", 1.0, 1.0, "wavelet").args
+    together = upscale(torch.cat([photo, other]))
+    alone = upscale(other)
     assert torch.allclose(together[0][1:], alone[0], atol=1e-5)
     assert together[3].splitlines()[1] == alone[3]
 
@@ -111,9 +111,9 @@ def test_separate_nodes_take_a_batch_with_one_prompt_each(node: Any, nano: Any, 
     assert torch.allclose(both[1:], second, atol=1e-4)
 
 
-def test_prompt_and_seed_change_the_result(node: Any, photo: Tensor) -> None:
+def test_prompt_and_seed_change_the_result(upscale: Any, photo: Tensor) -> None:
     def run(seed: int, prompt: str) -> Tensor:
-        return node.QUSRUpscale.execute(photo, "balanced", seed, prompt, 1.0, 1.0, "none").args[0]
+        return upscale(photo, seed=seed, prompt=prompt, color_fix="none")[0]
 
     base = run(1, "very poor clarity, very blurry, strong noise")
     assert torch.equal(base, run(1, "very poor clarity, very blurry, strong noise"))
@@ -128,3 +128,20 @@ def test_lora_strength_zero_is_the_plain_base(node: Any, nano: Any, pack: Any, s
     base = run_separate(node, type(nano)(model=plain, vae=nano.vae), parts)
     checkpoint = pack.qusr_train.checkpoint.load_nano()
     assert torch.equal(tuned, base) == (not checkpoint.lora)
+
+
+def test_noise_mask_restores_only_inside_in_both_samplers(
+    node: Any, nano: Any, core: Any, separate: Any, photo: Tensor
+) -> None:
+    parts = separate(photo)
+    mask = torch.zeros(1, 192, 160)
+    mask[:, :96] = 1
+    start = parts.latent["samples"]
+    parts.latent = {**parts.latent, "noise_mask": mask}
+    ours = node.QUSROneStepDenoise.execute(nano.model, parts.conditioning, parts.latent, parts.noise, 1.0, 0, 0)
+    restored = ours.args[0]["samples"]
+    assert torch.allclose(restored[:, :, 30:], start[:, :, 30:], atol=1e-5)
+    assert (restored[:, :, :20] - start[:, :, :20]).abs().mean() > 1e-3
+    stock, _ = run_stock(node, nano, core, parts)
+    decoded = nano.vae.decode(restored)
+    assert torch.equal(stock, node.QUSRColorFix.execute(decoded, parts.bicubic, "wavelet").args[0])

@@ -9,14 +9,6 @@ import torch
 from torch import Tensor
 
 
-def upscale(node: Any, image: Tensor, **options: Any) -> tuple[Any, ...]:
-    settings = {
-        "preset": "balanced", "seed": 1, "prompt": "", "strength": 1.0, "noise_strength": 1.0, "color_fix": "wavelet",
-        **options,
-    }  # fmt: skip
-    return node.QUSRUpscale.execute(image, **settings).args
-
-
 def test_every_node_documents_every_input(pack: Any) -> None:
     for cls in pack.nodes.NODES:
         schema = cls.GET_SCHEMA()  # finalised and validated, as ComfyUI reads it
@@ -38,42 +30,42 @@ def test_every_node_has_a_help_page(pack: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 5), (33, 2)])
-def test_any_size_comes_back_four_times_as_large(node: Any, size: tuple[int, int]) -> None:
+def test_any_size_comes_back_four_times_as_large(upscale: Any, size: tuple[int, int]) -> None:
     image = torch.rand(1, *size, 3, generator=torch.Generator().manual_seed(0))
-    result = upscale(node, image)[0]
+    result = upscale(image)[0]
     assert result.shape == (1, 4 * size[0], 4 * size[1], 3)
     assert torch.isfinite(result).all()
     assert 0 <= result.min() <= result.max() <= 1
 
 
-def test_alpha_is_kept(node: Any, photo: Tensor) -> None:
+def test_alpha_is_kept(upscale: Any, photo: Tensor) -> None:
     alpha = torch.zeros(*photo.shape[:3], 1)
     alpha[:, :20] = 1
-    result = upscale(node, torch.cat([photo, alpha], dim=-1))[0]
+    result = upscale(torch.cat([photo, alpha], dim=-1))[0]
     assert result.shape[-1] == 4
     assert result[0, 40, 40, 3] == 1
     assert result[0, -10, 40, 3] == 0
-    assert torch.allclose(result[..., :3], upscale(node, photo)[0], atol=1e-6)
+    assert torch.allclose(result[..., :3], upscale(photo)[0], atol=1e-6)
 
 
-def test_grey_equals_the_same_grey_in_three_channels(node: Any, photo: Tensor) -> None:
+def test_grey_equals_the_same_grey_in_three_channels(upscale: Any, photo: Tensor) -> None:
     grey = photo[..., :1]
-    assert torch.equal(upscale(node, grey)[0], upscale(node, grey.expand(-1, -1, -1, 3))[0])
+    assert torch.equal(upscale(grey)[0], upscale(grey.expand(-1, -1, -1, 3))[0])
 
 
-def test_huge_image_runs_in_tiles(node: Any, pack: Any, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huge_image_runs_in_tiles(upscale: Any, pack: Any, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """The automatic tiling, with the limit lowered so that the test needs no huge picture."""
     big = photo.repeat(1, 10, 10, 1)[:, :420, :400]
-    whole = upscale(node, big)[0]
+    whole = upscale(big)[0]
     monkeypatch.setattr(pack.nodes.upscale, "WHOLE_IMAGE_LIMIT", 400 * 400)
-    tiled = upscale(node, big)[0]
+    tiled = upscale(big)[0]
     assert tiled.shape == (1, 1680, 1600, 3)
     assert (whole - tiled).abs().max() < 4 / 255
 
 
-def test_presets_differ_and_custom_follows_the_sliders(node: Any, photo: Tensor) -> None:
-    balanced, faithful = (upscale(node, photo, preset=p)[0] for p in ("balanced", "faithful"))
-    custom = upscale(node, photo, preset="custom", strength=0.6, noise_strength=0.0)[0]
+def test_presets_differ_and_custom_follows_the_sliders(upscale: Any, photo: Tensor) -> None:
+    balanced, faithful = (upscale(photo, preset=p)[0] for p in ("balanced", "faithful"))
+    custom = upscale(photo, preset="custom", strength=0.6, noise_strength=0.0)[0]
     assert torch.equal(faithful, custom)
     assert not torch.equal(balanced, faithful)
 
@@ -89,14 +81,14 @@ def test_presets_differ_and_custom_follows_the_sliders(node: Any, photo: Tensor)
         (torch.zeros(8, 8, 3), "expected"),
     ],
 )
-def test_bad_images_are_refused_by_name(node: Any, image: Tensor, message: str) -> None:
+def test_bad_images_are_refused_by_name(upscale: Any, image: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=f"image: .*{message}"):
-        upscale(node, image)
+        upscale(image)
 
 
-def test_partly_connected_models_are_refused(node: Any, nano: Any, photo: Tensor) -> None:
+def test_partly_connected_models_are_refused(upscale: Any, nano: Any, photo: Tensor) -> None:
     with pytest.raises(ValueError, match="clip, vae, uem: not connected"):
-        upscale(node, photo, model=nano.model)
+        upscale(photo, model=nano.model)
 
 
 def test_model_that_is_not_one_step_is_refused(node: Any, nano: Any, separate: Any, photo: Tensor) -> None:
@@ -215,3 +207,16 @@ def test_adaptive_noise_follows_the_map_and_its_parameters(node: Any, nano: Any,
     reference = noise(variant="reference", p=1.0, delta=1e-8)
     expected = parts.uncertainty.map.abs().mean().item()
     assert (reference**2).mean().item() == pytest.approx(expected, rel=0.2), "variance of the noise is |U|"
+
+
+def test_prompts_from_a_captioner_go_one_to_each_image(node: Any, upscale: Any, photo: Tensor) -> None:
+    batch = torch.cat([photo, photo * 0.5])
+    prompts = node.QUSRQualityPrompt.execute(batch).args[0]
+    assert torch.equal(upscale(batch, prompt=prompts)[0], upscale(batch)[0])
+    with pytest.raises(ValueError, match="prompt: got 3 prompts for 2 images"):
+        upscale(batch, prompt=["a", "b", "c"])
+
+
+def test_estimator_model_without_a_model_is_refused(node: Any, photo: Tensor) -> None:
+    with pytest.raises(ValueError, match="uem: not connected"):
+        node.QUSRUncertainty.execute(photo, None, "model")
