@@ -37,7 +37,7 @@ class TrainConfig:
     """Decay of the averaged weights that are exported; 0 exports the raw ones."""
     gradient_weight: float = 0.1
     """Weight of the gradient loss beside the pixel loss."""
-    ssim_weight: float = 0.1
+    ssim_weight: float = 0.3
     """Weight of 1 - SSIM beside the pixel loss."""
     uncertainty_weight: float = 0.3
     """Weight of the uncertainty loss (stage `qusr`)."""
@@ -51,7 +51,7 @@ class TrainConfig:
     """Noise gain k (stage `qusr`)."""
     noise_p: float = 0.5
     """Noise strength p (stage `qusr`)."""
-    photo_factors: tuple[float, ...] = (0.5, 0.33)
+    photo_factors: tuple[float, ...] = (0.7, 0.5, 0.33)
     """Sizes at which every photo is used; most photos are soft at full size."""
     precision: Precision = "bf16"
     """Mixed precision: no, bf16 or fp16."""

@@ -1,0 +1,96 @@
+"""A tiny nano model with random weights, and small pictures, for tests that need files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from qusr_train.checkpoint import NanoCheckpoint, save_nano, strip_text_prefix
+from qusr_train.lora import LoraLayer, target_layers
+from qusr_train.nano import NanoConfig, NanoUNet
+from qusr_train.noise import NoiseParameters
+from qusr_train.restore import build_text_encoder
+from qusr_train.uncertainty import UEM
+
+WriteImage = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_cpu_thread() -> None:
+    """Tiny models are fastest on one thread; training stays on the CPU, where equal means equal."""
+    torch.set_num_threads(1)
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> NanoConfig:
+    return NanoConfig(channels=(8, 8), blocks=1, heads=2, text_dim=32, text_layers=1, uem_channels=2)
+
+
+@pytest.fixture
+def tiny_checkpoint(tiny_config: NanoConfig) -> NanoCheckpoint:
+    """Random weights with a residual of moderate size, and a LoRA on every target layer."""
+    torch.manual_seed(0)
+    unet = NanoUNet(tiny_config)
+    with torch.no_grad():
+        unet.conv_out.weight *= 0.1
+        unet.conv_out.bias *= 0.1
+    lora = {}
+    for name in target_layers(unet):
+        shape = unet.state_dict()[f"{name}.weight"].shape
+        lora[name] = LoraLayer(torch.randn(4, *shape[1:]) * 0.02, torch.randn(shape[0], 4) * 0.02, 8.0)
+        if len(shape) == 4:
+            lora[name] = LoraLayer(lora[name].down, lora[name].up[..., None, None], 8.0)
+    text_encoder = build_text_encoder(tiny_config)
+    return NanoCheckpoint(
+        config=tiny_config,
+        noise=NoiseParameters(variant="paper", k=0.01, p=0.5),
+        unet=dict(unet.state_dict()),
+        text_encoder=strip_text_prefix(dict(text_encoder.state_dict())),
+        uem=dict(UEM(tiny_config.uem_channels).state_dict()),
+        lora=lora,
+        training={"base": {"steps": 3}},
+    )
+
+
+@pytest.fixture
+def tiny_file(tiny_checkpoint: NanoCheckpoint, tmp_path: Path) -> Path:
+    """The tiny model as a file, outside of the folders that tests fill."""
+    path = tmp_path / "model" / "tiny.safetensors"
+    save_nano(path, tiny_checkpoint)
+    return path
+
+
+@pytest.fixture(scope="session")
+def texture() -> Tensor:
+    """(1, 3, 96, 96) in [0, 1]: waves of several directions and lengths, no 8-pixel grid, no clipping."""
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    waves = 0.14 * torch.sin(x / 1.1) * torch.cos(y / 1.3) + 0.12 * torch.sin((x + 2 * y) / 3.7)
+    waves = 0.5 + waves + 0.1 * torch.cos((x * 0.6 - y) / 11.0)
+    return torch.stack([waves, 0.9 * waves + 0.05, 0.8 * waves + 0.1])[None]
+
+
+@pytest.fixture(scope="session")
+def write_image() -> WriteImage:
+    """write_image(path, (width, height), mode): a picture of random values, its folders made."""
+
+    def write(path: Path, size: tuple[int, int] = (12, 10), mode: str = "RGB", seed: int = 0) -> Path:
+        bands = len(Image.new(mode, (1, 1)).getbands())
+        values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], bands), dtype=np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values[..., 0] if bands == 1 else values).save(path)
+        return path
+
+    return write

@@ -1,0 +1,85 @@
+"""CLIP's tokenizer: known ids, 75 tokens at most, and the cut shown to the user."""
+
+from __future__ import annotations
+
+import pytest
+
+from qusr_train.prompt import END_TOKEN, PAD_TOKEN, START_TOKEN, encode_tokens, fit_prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("a photo", (320, 1125)),
+        ("hello world!", (3306, 1002, 256)),
+        ("it's", (585, 568)),
+        ("1 2", (272, 273)),
+        ("123", (272, 273, 274)),  # every digit is its own word
+        ("é", (4166,)),
+        ("🙂", (14860,)),
+        ("日本語", (39121, 44353, 34002, 508)),
+    ],
+)
+def test_known_ids(text: str, tokens: tuple[int, ...]) -> None:
+    assert fit_prompt(text).tokens == tokens
+
+
+def test_case_and_whitespace_do_not_matter() -> None:
+    assert fit_prompt("  A\tPhoto \n").tokens == fit_prompt("a photo").tokens
+    assert fit_prompt("E\u0301").tokens == fit_prompt("é").tokens  # composed and decomposed accents
+
+
+def test_75_words_fit() -> None:
+    fitted = fit_prompt("word " * 75)
+    assert len(fitted.tokens) == 75
+    assert (fitted.cut, fitted.kept_text, fitted.cut_text) == (0, "word " * 75, "")
+
+
+def test_word_76_is_cut_and_shown() -> None:
+    fitted = fit_prompt("word " * 75 + "lost, too")
+    assert len(fitted.tokens) == 75
+    assert fitted.cut == 3
+    assert fitted.kept_text == ("word " * 75).strip()
+    assert fitted.cut_text == " lost, too"
+
+
+def test_a_long_word_is_cut_in_its_middle() -> None:
+    text = "supercalifragilistic" * 40
+    fitted = fit_prompt(text)
+    assert len(fitted.tokens) == 75
+    assert fitted.cut > 0
+    assert fitted.kept_text + fitted.cut_text == text
+
+
+def test_smaller_limit() -> None:
+    fitted = fit_prompt("a photo of a cat", limit=2)
+    assert (fitted.tokens, fitted.cut, fitted.kept_text) == ((320, 1125), 3, "a photo")
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t"])
+def test_nothing_is_no_token(text: str) -> None:
+    assert fit_prompt(text).tokens == ()
+    assert encode_tokens([text])[0, :3].tolist() == [START_TOKEN, END_TOKEN, PAD_TOKEN]
+
+
+@pytest.mark.parametrize(
+    "text", ["a\x00b", "<|endoftext|>", "\u200d\ufe0f", "שלום", "x²½", "\U0001f469\u200d\U0001f680"]
+)
+def test_odd_unicode_becomes_ordinary_tokens(text: str) -> None:
+    tokens = fit_prompt(text).tokens
+    assert len(tokens) > 0
+    assert all(0 <= token < START_TOKEN for token in tokens)
+
+
+def test_rows_start_end_and_pad_with_zero() -> None:
+    row = encode_tokens(["a photo"])[0].tolist()
+    assert row == [49406, 320, 1125, 49407] + [0] * 73
+
+
+def test_long_rows_still_end() -> None:
+    rows = encode_tokens(["word " * 200, "a photo", ""])
+    assert rows.shape == (3, 77)
+    assert rows[0, 0] == START_TOKEN
+    assert rows[0, 76] == END_TOKEN
+    assert len(set(rows[0, 1:76].tolist())) == 1
+    assert (rows == END_TOKEN).sum(1).tolist() == [1, 1, 1]
