@@ -30,11 +30,17 @@ def _restore(arguments: argparse.Namespace) -> int:
             )
     else:
         sources = [source]
-        is_file = target.suffix.lower() in IMAGE_SUFFIXES
-        targets = [target.with_suffix(".png") if is_file else target / (source.stem + ".png")]
-    for one, other in zip(sources, targets, strict=True):
-        if one.resolve() == other.resolve():
-            raise ValueError(f"OUTPUT {other}: would overwrite its own input; choose another place")
+        if target.suffix.lower() in IMAGE_SUFFIXES:
+            target = target.with_suffix(".png")
+            targets = [target]
+        else:
+            targets = [target / (source.stem + ".png")]
+    inputs = {one.resolve() for one in sources}
+    for other in targets:
+        if other.resolve() in inputs:
+            raise ValueError(f"OUTPUT {other}: would overwrite an input; choose another place")
+    if source.is_dir() and target.is_file():
+        raise ValueError(f"OUTPUT {target}: is a file, but INPUT is a folder; give a folder")
     model = load_nano(BUNDLED if arguments.model == "nano" else arguments.model)
     restorer = Restorer(model, device=arguments.device)
     failed = 0
@@ -117,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.run(arguments)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

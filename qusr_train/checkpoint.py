@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,8 @@ def save_nano(path: str | os.PathLike[str], checkpoint: NanoCheckpoint) -> None:
         else:
             tensors[f"text_encoder.{key}"] = value
     alpha = 0.0
+    if len({layer.alpha for layer in checkpoint.lora.values()}) > 1:
+        raise ValueError("lora: all layers must have the same alpha to be stored in one file")
     for name, layer in checkpoint.lora.items():
         tensors[f"lora.{name}.down"], tensors[f"lora.{name}.up"] = layer.down, layer.up
         alpha = layer.alpha
@@ -148,7 +151,7 @@ def load_nano(path: str | os.PathLike[str] = BUNDLED) -> NanoCheckpoint:
         raise CheckpointError(f"weight file {path}: damaged or not a safetensors file ({error}). {remedy}") from error
     try:
         return _assemble(tensors, metadata)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"weight file {path}: inconsistent content ({error}). {remedy}") from error
 
 
@@ -158,6 +161,9 @@ def _assemble(tensors: dict[str, Tensor], metadata: dict[str, str]) -> NanoCheck
 
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     config = NanoConfig(**json.loads(metadata["config"]))
+    latent_scale = float(json.loads(metadata["latent_scale"]))
+    if not (math.isfinite(latent_scale) and latent_scale > 0):
+        raise ValueError(f"latent_scale must be finite and above 0, but is {latent_scale}")
     text = part("text_encoder.")
     rows, ids = text.pop("token_rows"), text.pop("token_ids")
     embedding = torch.zeros(VOCABULARY_SIZE, config.text_dim)
@@ -177,6 +183,6 @@ def _assemble(tensors: dict[str, Tensor], metadata: dict[str, str]) -> NanoCheck
         text_encoder=text,
         uem=part("uem."),
         lora=lora,
-        latent_scale=float(json.loads(metadata["latent_scale"])),
+        latent_scale=latent_scale,
         training=json.loads(metadata["training"]),
     )

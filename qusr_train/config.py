@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -63,12 +64,19 @@ class TrainConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "photo_factors", tuple(self.photo_factors))
+        if isinstance(self.photo_factors, list):
+            object.__setattr__(self, "photo_factors", tuple(self.photo_factors))
         hints = get_type_hints(TrainConfig)
         for f in dataclasses.fields(self):
-            value, hint = getattr(self, f.name), hints[f.name]
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                raise ValueError(f"--{f.name}: expected one of {', '.join(get_args(hint))}, but got {value!r}")
+            _check_type(f.name, getattr(self, f.name), hints[f.name])
+        for name in ("warmup", "workers", "noise_k", "noise_p", "gradient_weight", "ssim_weight", "uncertainty_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"--{name}: must be finite and at least 0, but got {getattr(self, name)}")
+        for name in ("learning_rate", "uncertainty_alpha"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"--{name}: must be finite and above 0, but got {getattr(self, name)}")
+        if not self.photo_factors or not all(0 < factor <= 1 for factor in self.photo_factors):
+            raise ValueError(f"--photo_factors: give at least one factor in (0, 1], but got {self.photo_factors}")
         for name in ("steps", "batch_size", "save_every", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name}: must be at least 1, but got {getattr(self, name)}")
@@ -90,6 +98,28 @@ class TrainConfig:
         if missing:
             raise ValueError(f"missing setting {', '.join(missing)}")
         return cls(**values)
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Raise ValueError unless a setting has the type its field is annotated with."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"--{name}: expected one of {', '.join(get_args(hint))}, but got {value!r}")
+        return
+    if get_origin(hint) is tuple:
+        fits = isinstance(value, tuple) and all(_is_number(item) for item in value)
+        expected = "a list of numbers"
+    elif hint is float:
+        fits, expected = _is_number(value), "a number"
+    else:
+        fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+        expected = {int: "a whole number", str: "a text"}[hint]
+    if not fits:
+        raise ValueError(f"--{name}: expected {expected}, but got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def field_help() -> dict[str, str]:
@@ -130,8 +160,10 @@ def from_arguments(arguments: argparse.Namespace) -> TrainConfig:
     if arguments.config:
         try:
             values = json.loads(Path(arguments.config).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"config file {arguments.config}: cannot be read ({error})") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"config file {arguments.config}: expected a JSON object, but got {type(values).__name__}")
     for f in dataclasses.fields(TrainConfig):
         given = getattr(arguments, f.name)
         if given is not None:

@@ -50,14 +50,13 @@ def load_photos(folder: Path, factors: tuple[float, ...], smallest: int) -> list
     Returns:
         uint8 tensors (3, H, W).
     """
-    Image.MAX_IMAGE_PIXELS = None
     copies = []
     skipped = 0
     for path in find_images(folder):
         try:
             with Image.open(path) as opened:
                 photo = opened.convert("RGB")
-        except OSError as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             log.warning("%s: skipped, cannot be read (%s)", path, error)
             skipped += 1
             continue

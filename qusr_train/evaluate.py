@@ -52,9 +52,23 @@ _FUNCTIONS = {"psnr": psnr, "ssim": ssim}
 
 
 def load_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3), float64 in [0, 1]."""
-    with Image.open(path) as opened:
-        return np.asarray(opened.convert("RGB"), dtype=np.float64) / 255.0
+    """(H, W, 3), float64 in [0, 1]. Raises ValueError naming a file that is not an image."""
+    try:
+        with Image.open(path) as opened:
+            return np.asarray(opened.convert("RGB"), dtype=np.float64) / 255.0
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _by_stem(paths: list[Path]) -> dict[str, Path]:
+    result: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in result:
+            raise ValueError(
+                f"{path} and {result[path.stem]} have the same name; images are matched by name, rename one"
+            )
+        result[path.stem] = path
+    return result
 
 
 def evaluate_folders(predictions: Path, truths: Path, metrics: tuple[str, ...] = METRICS) -> dict[str, Any]:
@@ -71,10 +85,10 @@ def evaluate_folders(predictions: Path, truths: Path, metrics: tuple[str, ...] =
     for metric in metrics:
         if metric not in _FUNCTIONS:
             raise ValueError(f"--metrics: unknown metric {metric!r}; known: {', '.join(METRICS)}")
-    truth_by_stem = {p.stem: p for p in find_images(truths)}
+    truth_by_stem = _by_stem(find_images(truths))
     per_image: dict[str, dict[str, float]] = {}
-    for path in find_images(predictions):
-        truth = truth_by_stem.get(path.stem)
+    for stem, path in _by_stem(find_images(predictions)).items():
+        truth = truth_by_stem.get(stem)
         if truth is None:
             continue
         a, b = load_rgb(path), load_rgb(truth)
@@ -92,6 +106,7 @@ def evaluate_folders(predictions: Path, truths: Path, metrics: tuple[str, ...] =
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
     """Write a report, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(report, indent=1, sort_keys=True), encoding="utf-8")
     temporary.replace(path)

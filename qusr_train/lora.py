@@ -99,12 +99,14 @@ def merge(model: nn.Module, lora: dict[str, LoraLayer], strength: float = 1.0) -
         ValueError: a layer is missing in the model or has another shape.
     """
     modules = dict(model.named_modules())
+    updates: list[tuple[Tensor, Tensor]] = []
+    for name, layer in lora.items():
+        weight = getattr(modules.get(name), "weight", None)
+        delta = layer.delta()
+        if not isinstance(weight, Tensor) or weight.shape != delta.shape:
+            found = "no such layer" if weight is None else f"a weight of shape {tuple(weight.shape)}"
+            raise ValueError(f"LoRA layer {name}: expected a weight of {tuple(delta.shape)}, but found {found}")
+        updates.append((weight, delta))
     with torch.no_grad():
-        for name, layer in lora.items():
-            module = modules.get(name)
-            weight = getattr(module, "weight", None)
-            delta = layer.delta()
-            if not isinstance(weight, Tensor) or weight.shape != delta.shape:
-                found = "no such layer" if weight is None else f"a weight of shape {tuple(weight.shape)}"
-                raise ValueError(f"LoRA layer {name}: expected a weight of {tuple(delta.shape)}, but found {found}")
+        for weight, delta in updates:  # only once all of them fit
             weight += strength * delta.to(weight)

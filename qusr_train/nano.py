@@ -46,6 +46,9 @@ class NanoConfig:
                 f"but got {self.channels}"
             )
 
+        if self.text_dim % max(1, self.text_dim // 32):
+            raise ValueError(f"nano config: text_dim must divide into heads of about 32, but got {self.text_dim}")
+
     @property
     def latent_channels(self) -> int:
         return 3 * self.shuffle**2

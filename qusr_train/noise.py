@@ -106,6 +106,7 @@ def residual_step(z_g: Tensor, eps: Tensor, injected: Tensor, variant: Variant) 
         injected: (B, C, h, w), the injected noise.
         variant: `reference` subtracts from z_g, `paper` from z_lq (= z_g - injected).
     """
+    as_variant(variant)
     restored = z_g - eps
     return restored - injected if variant == "paper" else restored
 

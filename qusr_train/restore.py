@@ -124,10 +124,12 @@ def read_image(path: Path) -> CheckedImage:
             picture = ImageOps.exif_transpose(opened)
             if picture.mode.startswith("I"):
                 array = np.asarray(picture, dtype=np.float32)[..., None] / 65535.0
+            elif picture.mode == "F":  # float TIFF, by convention in [0, 1]
+                array = np.asarray(picture, dtype=np.float32)[..., None]
             else:
-                has_alpha = "A" in picture.getbands() or "transparency" in picture.info
+                has_alpha = picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
                 array = np.asarray(picture.convert("RGBA" if has_alpha else "RGB"), dtype=np.float32) / 255.0
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be read as an image ({error})") from error
     return check_image(torch.from_numpy(array)[None], str(path))
 

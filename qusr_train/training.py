@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import math
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, Subset
 from . import data, losses
 from .checkpoint import NanoCheckpoint, load_nano, save_nano, strip_text_prefix
 from .config import TrainConfig
-from .lora import add_adapters, extract_adapters
+from .lora import add_adapters, extract_adapters, merge
 from .nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from .noise import NoiseParameters, injected_noise, noise_sigma, residual_step
 from .prompt import encode_tokens
@@ -113,6 +114,8 @@ def _build(config: TrainConfig) -> tuple[QUSRModel, NanoCheckpoint | None]:
     unet, uem = NanoUNet(shape), UEM(shape.uem_channels)
     if start:
         unet.load_state_dict(start.unet)
+        merge(unet, start.lora)  # an earlier fine-tuning becomes part of the base
+        start.unet = {k: v.clone() for k, v in unet.state_dict().items()}
         text_encoder = build_text_encoder(shape, start.text_encoder)
         if start.uem:
             uem.load_state_dict(start.uem)
@@ -167,11 +170,13 @@ def train(config: TrainConfig) -> Path:
         RuntimeError: the loss became NaN.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
     from tqdm.auto import tqdm
 
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
+    AcceleratorState._reset_state(True)  # a second run in one process may ask for another precision
     accelerator = Accelerator(mixed_precision=config.precision)
     set_seed(config.seed)
     model, start = _build(config)
@@ -184,7 +189,7 @@ def train(config: TrainConfig) -> Path:
     state_file = out / f"{config.stage}.state.pt"
     first, average = 0, {k: v.detach().clone() for k, v in model.state_dict().items() if k in names}
     if state_file.exists():
-        state = torch.load(state_file, map_location="cpu", weights_only=True)
+        state = _load_state(state_file, config)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first, average = state["step"], state["average"]
@@ -249,24 +254,50 @@ def train(config: TrainConfig) -> Path:
                 "learning_rate": config.learning_rate, "pixel_loss": round(shown["pixel"], 5),
                 "gain_over_bicubic": round(shown["gain"], 4),
             }  # fmt: skip
-            _save_state(state_file, raw, optimizer, done, average)
+            _save_state(state_file, raw, optimizer, done, average, config)
             _export(raw, average if config.ema else {}, start, config, out / f"{config.stage}.safetensors", summary)
             line = {**summary, "seconds": round(time.monotonic() - started)}
             with (out / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
     bar.close()
-    return out / f"{config.stage}.safetensors"
+    finished = out / f"{config.stage}.safetensors"
+    if first >= config.steps and not finished.exists():  # stopped between the last state and its export
+        _export(raw, average if config.ema else {}, start, config, finished, {"steps": first})
+    return finished
 
 
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _save_state(path: Path, model: nn.Module, optimizer: Any, step: int, average: dict[str, Tensor]) -> None:
+# What may differ between a run and its continuation; everything else would mix two different runs.
+_FREE_TO_CHANGE = {"photos", "out", "steps", "workers", "save_every", "precision"}
+
+
+def _identity(config: TrainConfig) -> str:
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE_TO_CHANGE}
+    return json.dumps(settings, sort_keys=True)
+
+
+def _load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
+    """Read a run's state. Raises ValueError when it is damaged or belongs to other settings."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        identity = state["config"]
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: damaged or not a training state ({error}); delete it to start again") from error
+    if identity != _identity(config):
+        raise ValueError(
+            f"{path}: belongs to a run with other settings; use another --out, or delete it to start again"
+        )
+    return state
+
+
+def _save_state(
+    path: Path, model: nn.Module, optimizer: Any, step: int, average: dict[str, Tensor], config: TrainConfig
+) -> None:
     """Everything a resumed run needs, written whole or not at all."""
     temporary = path.with_name(path.name + ".part")
-    torch.save(
-        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "average": average},
-        temporary,
-    )
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "average": average}
+    torch.save({**state, "config": _identity(config)}, temporary)
     temporary.replace(path)

@@ -119,7 +119,6 @@ def test_inconsistent_content_is_named(tiny_file: Path, change: Callable[..., ob
         load_nano(_rewrite(tiny_file, change))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: load_nano lets IndexError and RuntimeError of _assemble through")
 @pytest.mark.parametrize(
     "change",
     [

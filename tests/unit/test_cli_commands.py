@@ -42,20 +42,17 @@ def test_evaluate_unknown_metric(pair: list[str], capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "error: --metrics: unknown metric 'fid'; known: psnr, ssim\n"
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: OSError reaches the user as a traceback", raises=OSError)
 def test_evaluate_broken_image_is_one_line(pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pred" / "cat.png").write_bytes(b"not a picture")
     assert main(["evaluate", *pair]) == 2
     assert "cat.png" in capsys.readouterr().err
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: OSError reaches the user as a traceback", raises=OSError)
 def test_evaluate_report_into_a_new_folder(pair: list[str], tmp_path: Path) -> None:
     assert main(["evaluate", *pair, "--json", str(tmp_path / "new" / "report.json")]) == 0
     assert (tmp_path / "new" / "report.json").is_file()
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: OSError reaches the user as a traceback", raises=OSError)
 def test_restore_folder_into_a_file_is_one_line(
     tiny_file: Path, tmp_path: Path, write_image: WriteImage, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,7 +62,6 @@ def test_restore_folder_into_a_file_is_one_line(
     assert "file.txt" in capsys.readouterr().err
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: out.jpg is announced, out.png is written", raises=AssertionError)
 def test_restore_announces_the_file_it_writes(
     tiny_file: Path, tmp_path: Path, write_image: WriteImage, capsys: pytest.CaptureFixture[str]
 ) -> None:
