@@ -38,7 +38,7 @@ class TrainConfig:
     """Decay of the averaged weights that are exported; 0 exports the raw ones."""
     gradient_weight: float = 0.1
     """Weight of the gradient loss beside the pixel loss."""
-    ssim_weight: float = 0.3
+    ssim_weight: float = 0.2
     """Weight of 1 - SSIM beside the pixel loss."""
     uncertainty_weight: float = 0.3
     """Weight of the uncertainty loss (stage `qusr`)."""
@@ -52,8 +52,8 @@ class TrainConfig:
     """Noise gain k (stage `qusr`)."""
     noise_p: float = 0.5
     """Noise strength p (stage `qusr`)."""
-    photo_factors: tuple[float, ...] = (0.7, 0.5, 0.33)
-    """Sizes at which every photo is used; most photos are soft at full size."""
+    photo_factors: tuple[float, ...] = (1.0, 0.6, 0.4)
+    """Sizes at which every photo is used: full size teaches the softness of real cameras, the others detail."""
     precision: Precision = "bf16"
     """Mixed precision: no, bf16 or fp16."""
     workers: int = 1

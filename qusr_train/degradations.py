@@ -1,7 +1,7 @@
 """Synthetic camera degradations: a sharp photo becomes its low-resolution counterpart.
 
 Mild on purpose: blur, downscaling, tone variation, sensor noise, the sharpening halos and ringing
-that cameras add, JPEG. A fifth of the samples are heavy. Deterministic for a generator.
+that cameras add, JPEG. A sixth of the samples are heavy. Deterministic for a generator.
 """
 
 from __future__ import annotations
@@ -89,12 +89,12 @@ def degrade(hr: Tensor, generator: torch.Generator, scale: int = SCALE) -> Tenso
         return torch.rand((), generator=generator).item() < probability
 
     height, width = hr.shape[-2] // scale, hr.shape[-1] // scale
-    heavy = chance(0.2)
+    heavy = chance(0.16)
     x = hr
 
     # A camera is about as soft at the pixels of a small photo as at those of a large one (sigma up to
-    # one pixel): from the large to the small one that is a blur of up to `scale` large pixels.
-    sigma = uniform(0.8, 4.5 if heavy else 3.6)
+    # 0.8 pixel): from the large to the small one that is a blur of up to 0.8 * scale large pixels.
+    sigma = uniform(0.5, 4.0 if heavy else 3.2)
     sigma_y = sigma * uniform(0.6, 1.0) if chance(0.5) else sigma
     x = filter_image(x, gaussian_kernel(sigma, sigma_y, uniform(0, math.pi)))
     if chance(0.05):
@@ -112,8 +112,8 @@ def degrade(hr: Tensor, generator: torch.Generator, scale: int = SCALE) -> Tenso
         gains = torch.tensor([uniform(0.985, 1.015) for _ in range(3)])
         x = x * gains.view(1, 3, 1, 1)
 
-    if chance(0.8):
-        strength = uniform(0, 16.0 if heavy else 5.0) / 255.0
+    if chance(0.7):
+        strength = uniform(0, 14.0 if heavy else 4.0) / 255.0
         shape = (1, 1, height, width) if chance(0.3) else x.shape
         noise = torch.randn(shape, generator=generator) * strength
         if chance(0.5):  # shot noise grows with the signal
