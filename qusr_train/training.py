@@ -107,6 +107,19 @@ def _learning_rate_factor(step: int, config: TrainConfig) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def _start_unsure(uem: UEM) -> None:
+    """Let an untrained UEM report about the same, positive uncertainty everywhere.
+
+    The loss reads |U|, so a map that crosses zero would show a false line of certainty there.
+    """
+    last = uem.decoder[-1]
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
+    with torch.no_grad():
+        last.weight.mul_(0.1)
+        last.bias.fill_(0.7)
+
+
 def _build(config: TrainConfig) -> tuple[QUSRModel, NanoCheckpoint | None]:
     torch.manual_seed(config.seed)
     start = load_nano(config.init) if config.init else None
@@ -117,8 +130,10 @@ def _build(config: TrainConfig) -> tuple[QUSRModel, NanoCheckpoint | None]:
         merge(unet, start.lora)  # an earlier fine-tuning becomes part of the base
         start.unet = {k: v.clone() for k, v in unet.state_dict().items()}
         text_encoder = build_text_encoder(shape, start.text_encoder)
-        if start.uem:
+        if "qusr" in start.training:
             uem.load_state_dict(start.uem)
+        else:
+            _start_unsure(uem)
     else:
         unet.start_as_identity()
         text_encoder = _initial_text_encoder(shape)
@@ -182,7 +197,17 @@ def train(config: TrainConfig) -> Path:
     model, start = _build(config)
     model.to(memory_format=torch.channels_last)  # about 1.2 x on the CPU
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    # The UEM is new when the rest is fine-tuned: it gets a larger share of the learning rate.
+    groups = [
+        {"params": [p for p in model.uem.parameters() if p.requires_grad], "share": 3.0},
+        {
+            "params": [p for m in (model.unet, model.text_encoder) for p in m.parameters() if p.requires_grad],
+            "share": 1.0,
+        },
+    ]
+    optimizer = torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+    )
     noise_parameters = NoiseParameters(variant=config.noise_variant, k=config.noise_k, p=config.noise_p)
 
     names = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -211,7 +236,7 @@ def train(config: TrainConfig) -> Path:
     started = time.monotonic()
     for step, (x_lq, x_gt, prompts) in enumerate(loader, start=first):
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _learning_rate_factor(step, config)
+            group["lr"] = group["share"] * config.learning_rate * _learning_rate_factor(step, config)
         tokens = encode_tokens(prompts).to(accelerator.device)
         noise = None
         if config.stage == "qusr":
