@@ -131,7 +131,7 @@ def read_image(path: Path) -> CheckedImage:
                 array = np.asarray(picture.convert("RGBA" if has_alpha else "RGB"), dtype=np.float32) / 255.0
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be read as an image ({error})") from error
-    return check_image(torch.from_numpy(array)[None], str(path))
+    return check_image(torch.from_numpy(np.array(array))[None], str(path))
 
 
 def write_png(path: Path, rgb: Tensor, alpha: Tensor | None = None) -> None:

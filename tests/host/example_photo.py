@@ -18,7 +18,7 @@ from qusr_train.restore import write_png
 
 TARGET = Path(__file__).resolve().parents[2] / "nodes" / "example_photo"
 CROP = (480, 170, 1248, 938)
-SEED = 11
+SEED = 6
 
 
 def main(source: str) -> None:
