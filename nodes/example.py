@@ -26,7 +26,7 @@ class QUSRExamplePhoto(io.ComfyNode):
             ),
             inputs=[],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="192 x 192 pixels: blurred, noisy, JPEG-compressed."),
+                io.Image.Output(display_name="image", tooltip="192 x 192 pixels: blurred and JPEG-compressed."),
                 io.Image.Output(
                     display_name="original", tooltip="768 x 768 pixels: what the small photo was made from."
                 ),
