@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,29 @@ def test_an_error_reaches_the_user_with_the_remedy(server: Server) -> None:
     }  # fmt: skip
     with pytest.raises(PromptFailed, match="connect model, clip, vae and uem of the same loader"):
         server.run(prompt)
+
+
+def test_interrupt_stops_a_long_run(server: Server) -> None:
+    """A batch that would take minutes ends when the user presses Cancel, and the server goes on."""
+    prompt = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 128, "height": 128, "batch_size": 600, "color": 8421504}},
+        "2": {
+            "class_type": "QUSRUpscale",
+            "inputs": {
+                "image": ["1", 0], "preset": "balanced", "seed": 1, "prompt": "soft", "strength": 1.0,
+                "noise_strength": 1.0, "color_fix": "none",
+            },
+        },
+        "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+    }  # fmt: skip
+    queued = server.post("/prompt", {"prompt": prompt})["prompt_id"]
+    deadline = time.monotonic() + 60
+    while not server.get("/queue")["queue_running"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2)
+    server.post("/interrupt", {})
+    while queued not in server.get("/history") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    messages = [m[0] for m in server.get(f"/history/{queued}")[queued]["status"]["messages"]]
+    assert "execution_interrupted" in messages
+    assert server.get("/queue")["queue_running"] == []
