@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.degradations import enlarge
+from ..qusr_train.images import enlarge
 from .host import check_image, image_out
 from .sockets import CATEGORY
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import comfy.model_management
 import comfy.utils
+import torch
 from torch import Tensor
 
-from ..qusr_train.degradations import enlarge
-from ..qusr_train.images import CheckedImage, check_image
+from ..qusr_train.images import CheckedImage, check_image, enlarge
 
 __all__ = ["CheckedImage", "check_image", "checkpoint_interrupt", "image_out", "match_batch", "match_size", "progress"]
 
 
 def image_out(rgb: Tensor, alpha: Tensor | None = None) -> Tensor:
     """(B, 3, H, W) and optional (B, 1, H, W) -> ComfyUI IMAGE (B, H, W, 3 or 4) in [0, 1]."""
-    import torch
-
     x = rgb if alpha is None else torch.cat([rgb, alpha.to(rgb)], dim=1)
     device = comfy.model_management.intermediate_device()
     return x.float().clamp(0, 1).movedim(1, -1).contiguous().to(device)

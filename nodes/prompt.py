@@ -39,13 +39,13 @@ def encode_prompts(clip: Any, prompts: list[str]) -> EncodedPrompt:
     conds, pooled = [], []
     fitted = [fit_prompt(prompt) for prompt in prompts]
     for prompt, fit in zip(prompts, fitted, strict=True):
-        windows = clip.tokenize(prompt, return_word_ids=True, disable_weights=True)
+        windows = clip.tokenize(prompt, disable_weights=True)
         if "embedding:" not in prompt:
             row = [START_TOKEN, *fit.tokens, END_TOKEN]
             row += [PAD_TOKEN] * (CONTEXT_LENGTH - len(row))
             windows = {name: [[(token, 1.0) for token in row]] for name in windows}
         else:  # textual inversion: keep ComfyUI's own tokens, first window only
-            windows = {name: [[entry[:2] for entry in window[0]]] for name, window in windows.items()}
+            windows = {name: window[:1] for name, window in windows.items()}
         entry = clip.encode_from_tokens_scheduled(windows)[0]
         conds.append(entry[0])
         if entry[1].get("pooled_output") is not None:

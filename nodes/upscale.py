@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..qusr_train.color import COLOR_FIXES, fix_color
-from ..qusr_train.quality import describe, measure_quality
+from ..qusr_train.quality import measured_prompts
 from .denoise import one_step
 from .enlarge import enlarge_by
 from .host import CheckedImage, check_image, checkpoint_interrupt, image_out, progress
@@ -176,8 +176,7 @@ def share_prompts(prompts: list[str], batches: list[Tensor]) -> list[list[str]]:
     for batch in batches:
         texts = [next(waiting) for _ in range(batch.shape[0])]
         if not all(text.strip() for text in texts):
-            measured = [describe(quality) for quality in measure_quality(batch)]
-            texts = [text if text.strip() else own for text, own in zip(texts, measured, strict=True)]
+            texts = [text if text.strip() else own for text, own in zip(texts, measured_prompts(batch), strict=True)]
         shared.append(texts)
     return shared
 

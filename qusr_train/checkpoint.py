@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .files import write_whole
 from .lora import LoraLayer
 from .nano import NanoConfig
 from .noise import NoiseParameters
@@ -108,14 +109,8 @@ def save_nano(path: str | os.PathLike[str], checkpoint: NanoCheckpoint) -> None:
         "lora_alpha": json.dumps(alpha),
         "training": json.dumps(checkpoint.training, sort_keys=True),
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
+    with write_whole(Path(path)) as temporary:
         temporary.write_bytes(save(half, metadata=metadata))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_nano(path: str | os.PathLike[str] = BUNDLED) -> NanoCheckpoint:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from . import quality
-from .degradations import SCALE, degrade, enlarge
+from .degradations import SCALE, degrade
+from .images import enlarge
 
 log = logging.getLogger(__name__)
 

@@ -15,17 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from .images import enlarge
+
 SCALE = 4
-
-
-def enlarge(image: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic resize with a = -0.5 and antialiasing, as Pillow does it, in floating point.
-
-    Args:
-        image: (B, C, H, W), any range.
-        height, width: of the result, at least 1.
-    """
-    return F.interpolate(image, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
 
 
 def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float, size: int = 21) -> Tensor:

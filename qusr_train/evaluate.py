@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .files import write_whole
+
 METRICS = ("psnr", "ssim")
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255.0  # BT.601, range 16-235
 
@@ -106,7 +108,5 @@ def evaluate_folders(predictions: Path, truths: Path, metrics: tuple[str, ...] =
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
     """Write a report, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(report, indent=1, sort_keys=True), encoding="utf-8")
-    temporary.replace(path)
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=1, sort_keys=True), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Checks every image passes on its way in, shared by the nodes and the command line."""
+"""Checking and enlarging images, shared by the nodes, the command line and the training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class ImageError(ValueError):
@@ -58,3 +59,13 @@ def check_image(image: Tensor, name: str = "image") -> CheckedImage:
     x = x.clamp(0, 1)
     rgb = x.expand(-1, 3, -1, -1) if channels == 1 else x[:, :3]
     return CheckedImage(rgb.contiguous(), x[:, 3:].contiguous() if channels == 4 else None)
+
+
+def enlarge(image: Tensor, height: int, width: int) -> Tensor:
+    """Bicubic resize with a = -0.5 and antialiasing, as Pillow does it, in floating point.
+
+    Args:
+        image: (B, C, H, W), any range.
+        height, width: of the result, at least 1.
+    """
+    return F.interpolate(image, size=(height, width), mode="bicubic", antialias=True, align_corners=False)

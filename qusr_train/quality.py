@@ -179,6 +179,11 @@ def _measure(image: Tensor) -> Quality:
     )
 
 
+def measured_prompts(image: Tensor) -> list[str]:
+    """The quality prompt of every image of (B, 3, H, W) in [0, 1]: the `measured` captioner."""
+    return [describe(quality) for quality in measure_quality(image)]
+
+
 def level(value: float, thresholds: tuple[float, ...]) -> int:
     """How many of the ascending thresholds a value reaches."""
     return sum(value >= t for t in thresholds)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from .checkpoint import BUNDLED, NanoCheckpoint, load_nano, text_encoder_config
 from .color import fix_color
-from .degradations import enlarge
-from .images import CheckedImage, ImageError, check_image
+from .files import write_whole
+from .images import CheckedImage, ImageError, check_image, enlarge
 from .lora import merge
 from .nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from .noise import injected_noise, noise_sigma, residual_step, seeded_noise
 from .prompt import encode_tokens
-from .quality import describe, measure_quality
+from .quality import measured_prompts
 from .uncertainty import UEM, estimate_uncertainty
 
 
@@ -96,7 +96,7 @@ class Restorer:
         """
         shuffle = self.checkpoint.config.shuffle
         parameters = self.checkpoint.noise
-        prompts = [describe(q) for q in measure_quality(image)] if prompt is None else [prompt] * image.shape[0]
+        prompts = measured_prompts(image) if prompt is None else [prompt] * image.shape[0]
         bicubic = enlarge(image, image.shape[-2] * shuffle, image.shape[-1] * shuffle).clamp(0, 1)
         x_lq = (bicubic * 2 - 1).to(self.device)
         context = self.text_encoder(input_ids=encode_tokens(prompts).to(self.device)).last_hidden_state
@@ -138,13 +138,8 @@ def write_png(path: Path, rgb: Tensor, alpha: Tensor | None = None) -> None:
     """Write (3, H, W) in [0, 1], with (1, H, W) alpha if given; the file appears whole or not at all."""
     x = rgb if alpha is None else torch.cat([rgb, alpha])
     array = (x.clamp(0, 1) * 255.0).round().byte().permute(1, 2, 0).cpu().numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
+    with write_whole(path) as temporary:
         Image.fromarray(array).save(temporary, "PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def restore_file(restorer: Restorer, source: Path, target: Path, prompt: str | None, seed: int) -> None:

@@ -21,10 +21,11 @@ from torch.utils.data import DataLoader, Subset
 from . import data, losses
 from .checkpoint import NanoCheckpoint, load_nano, save_nano, strip_text_prefix
 from .config import TrainConfig
+from .files import write_whole
 from .lora import add_adapters, extract_adapters, merge
 from .nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from .noise import NoiseParameters, injected_noise, noise_sigma, residual_step
-from .prompt import encode_tokens
+from .prompt import VOCABULARY_SIZE, encode_tokens
 from .restore import build_text_encoder
 from .uncertainty import UEM
 
@@ -60,7 +61,7 @@ def _known_tokens() -> Tensor:
         "The low-resolution image has. The color is with a reddish cast, bluish, greenish, yellowish.",
         "There is and. The lighting is with and clipped areas. color noise horizontally vertically",
     ]
-    known = torch.zeros(49408, dtype=torch.bool)
+    known = torch.zeros(VOCABULARY_SIZE, dtype=torch.bool)
     known[encode_tokens(phrases).flatten()] = True
     return known
 
@@ -322,7 +323,6 @@ def _save_state(
     path: Path, model: nn.Module, optimizer: Any, step: int, average: dict[str, Tensor], config: TrainConfig
 ) -> None:
     """Everything a resumed run needs, written whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "average": average}
-    torch.save({**state, "config": _identity(config)}, temporary)
-    temporary.replace(path)
+    with write_whole(path) as temporary:
+        torch.save({**state, "config": _identity(config)}, temporary)
