@@ -28,7 +28,7 @@ class TrainConfig:
     """Optimiser steps."""
     batch_size: int = 8
     """Patches for each step."""
-    patch: int = 256
+    patch: int = 192
     """Side of a high-resolution patch in pixels, a multiple of 16."""
     learning_rate: float = 8e-4
     """Peak learning rate (AdamW, warm-up, then cosine to 1 %)."""
@@ -52,8 +52,8 @@ class TrainConfig:
     """Noise gain k (stage `qusr`)."""
     noise_p: float = 0.5
     """Noise strength p (stage `qusr`)."""
-    photo_factors: tuple[float, ...] = (1.0, 0.6, 0.4)
-    """Sizes at which every photo is used: full size teaches the softness of real cameras, the others detail."""
+    photo_factors: tuple[float, ...] = (0.5, 0.33)
+    """Sizes at which every photo is used; most photos are soft at full size, and the degradations add softness."""
     precision: Precision = "bf16"
     """Mixed precision: no, bf16 or fp16."""
     workers: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from . import quality
-from .degradations import SCALE, degrade
+from .degradations import SCALE, Degraded, degrade
 from .images import enlarge
 
 log = logging.getLogger(__name__)
@@ -104,15 +105,46 @@ def paraphrase(prompt: str, generator: torch.Generator) -> str:
     return prompt
 
 
+# Where the true blur, noise and JPEG loss change words, chosen so that each word comes about as often
+# as from the measured values.
+TRUE_BLUR_LEVELS = (0.26, 0.47, 0.74, 0.95)
+TRUE_NOISE_LEVELS = (0.7, 2.0, 5.0, 10.0)
+TRUE_JPEG_LEVELS = (5.0, 18.0, 40.0)  # 100 - quality
+
+
+def true_quality(measured: quality.Quality, degraded: Degraded) -> quality.Quality:
+    """What the captioner would have measured on `degraded.lr`, were it never wrong.
+
+    A prompt must tell the model more than the picture does, or the model learns not to read it.
+    """
+
+    def on_scale(value: float, true: tuple[float, ...], read: tuple[float, ...]) -> float:
+        return float(np.interp(value, (0.0, *true, 2 * true[-1]), (0.0, *read, 2 * read[-1])))
+
+    blur = on_scale(degraded.blur, TRUE_BLUR_LEVELS, quality.BLUR_LEVELS)
+    noise = on_scale(degraded.noise, TRUE_NOISE_LEVELS, quality.NOISE_LEVELS)
+    blocking = on_scale(100 - degraded.quality, TRUE_JPEG_LEVELS, quality.BLOCKING_LEVELS)
+    return dataclasses.replace(measured, blur_x=blur, blur_y=blur, noise=noise, chroma_noise=0.0, blocking=blocking)
+
+
 class PhotoPatches(Dataset[Sample]):
     """Random crops, degraded and captioned; sample i is the same for the same seed, in any worker."""
 
-    def __init__(self, photos: list[Tensor], patch: int, length: int, seed: int, empty_prompts: float = 0.1) -> None:
+    def __init__(
+        self,
+        photos: list[Tensor],
+        patch: int,
+        length: int,
+        seed: int,
+        empty_prompts: float = 0.1,
+        true_prompts: float = 0.5,
+    ) -> None:
         self.photos = photos
         self.patch = patch
         self.length = length
         self.seed = seed
         self.empty_prompts = empty_prompts
+        self.true_prompts = true_prompts
         # Between one draw for each photo and one for each pixel: large photos hold more, but not all of it new.
         areas = torch.tensor([p.shape[1] * p.shape[2] for p in photos], dtype=torch.float64).sqrt()
         self.cumulative = (areas / areas.sum()).cumsum(0)
@@ -138,18 +170,20 @@ class PhotoPatches(Dataset[Sample]):
         if not 0 <= index < self.length:
             raise IndexError(index)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        hr = self._crop(generator)
+        photo = self._crop(generator)
         turn = int(torch.randint(8, (), generator=generator))
-        hr = torch.rot90(hr, turn % 4, (1, 2))
+        photo = torch.rot90(photo, turn % 4, (1, 2))
         if turn >= 4:
-            hr = hr.flip(2)
-        hr = hr[None].contiguous()
-        lr = degrade(hr, generator, SCALE)
-        prompt = paraphrase(quality.describe(quality.measure_quality(lr)[0]), generator)
+            photo = photo.flip(2)
+        pair = degrade(photo[None].contiguous(), generator, SCALE)
+        words = quality.measure_quality(pair.lr)[0]
+        if torch.rand((), generator=generator).item() < self.true_prompts:
+            words = true_quality(words, pair)
+        prompt = paraphrase(quality.describe(words), generator)
         if torch.rand((), generator=generator).item() < self.empty_prompts:
             prompt = ""
-        x_lq = enlarge(lr, self.patch, self.patch).clamp(0, 1)
-        return Sample(x_lq[0] * 2 - 1, hr[0] * 2 - 1, prompt)
+        x_lq = enlarge(pair.lr, self.patch, self.patch).clamp(0, 1)
+        return Sample(x_lq[0] * 2 - 1, pair.hr[0] * 2 - 1, prompt)
 
 
 def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, list[str]]:

@@ -1,13 +1,17 @@
-"""Synthetic camera degradations: a sharp photo becomes its low-resolution counterpart.
+"""Synthetic camera degradations: a sharp photo becomes a pair of low and high resolution.
 
-Mild on purpose: blur, downscaling, tone variation, sensor noise, the sharpening halos and ringing
-that cameras add, JPEG. A sixth of the samples are heavy. Deterministic for a generator.
+Two thirds of the pairs imitate one camera at two focal lengths, as real test pairs are taken: lens,
+sensor and sharpening act at the pixels of each picture, so a soft low-resolution picture belongs to
+a target that is soft at its own pixels, and what must be restored is never more than the camera
+gives. The rest restores the photo itself from a blurred copy. Mild on purpose, a sixth is heavy.
+Deterministic for a generator.
 """
 
 from __future__ import annotations
 
 import io
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -62,16 +66,34 @@ def jpeg(image: Tensor, quality: int) -> Tensor:
     return torch.from_numpy(decoded).permute(2, 0, 1)[None]
 
 
-def degrade(hr: Tensor, generator: torch.Generator, scale: int = SCALE) -> Tensor:
-    """Make the low-resolution input for one photo.
+@dataclass(frozen=True)
+class Degraded:
+    """A training pair and what was done to it."""
+
+    lr: Tensor
+    """(1, 3, H / scale, W / scale) in [0, 1], on the 8-bit grid."""
+    hr: Tensor
+    """(1, 3, H, W) in [0, 1], the target."""
+    blur: float
+    """Gaussian blur of `lr` in its own pixels (standard deviation)."""
+    noise: float
+    """Standard deviation of the noise in `lr`, grey levels (0-255)."""
+    quality: int
+    """JPEG quality of `lr`; 100 when it was never compressed."""
+
+
+def _sharpen(x: Tensor, amount: float, radius: float) -> Tensor:
+    """Unsharp mask, a camera's own sharpening, halos included."""
+    return x + amount * (x - filter_image(x, gaussian_kernel(radius, radius, 0.0, 9)))
+
+
+def degrade(photo: Tensor, generator: torch.Generator, scale: int = SCALE) -> Degraded:
+    """Make a training pair from one photo.
 
     Args:
-        hr: (1, 3, H, W) in [0, 1], H and W multiples of `scale`.
+        photo: (1, 3, H, W) in [0, 1], sharp; H and W multiples of `scale`.
         generator: every random choice comes from it.
         scale: downscaling factor.
-
-    Returns:
-        (1, 3, H / scale, W / scale) in [0, 1], on the 8-bit grid.
     """
 
     def uniform(low: float, high: float) -> float:
@@ -80,15 +102,23 @@ def degrade(hr: Tensor, generator: torch.Generator, scale: int = SCALE) -> Tenso
     def chance(probability: float) -> bool:
         return torch.rand((), generator=generator).item() < probability
 
-    height, width = hr.shape[-2] // scale, hr.shape[-1] // scale
+    height, width = photo.shape[-2] // scale, photo.shape[-1] // scale
     heavy = chance(0.16)
-    x = hr
+    amount = uniform(0.1, 0.9) if chance(0.6) else 0.0
+    radius = uniform(0.5, 1.2)
+    if chance(0.65):  # one camera, two focal lengths: about the same softness at the pixels of either picture
+        softness = uniform(0.25, 1.1)
+        hr = filter_image(photo, gaussian_kernel(softness, softness, 0.0, 9))
+        if amount:
+            hr = _sharpen(hr, amount, radius)
+        hr = hr.clamp(0, 1)
+        sigma = scale * softness * uniform(0.8, 1.2)
+    else:
+        hr = photo
+        sigma = uniform(0.5, 4.0 if heavy else 3.2) * scale / 4
 
-    # A camera is about as soft at the pixels of a small photo as at those of a large one (sigma up to
-    # 0.8 pixel): from the large to the small one that is a blur of up to 0.8 * scale large pixels.
-    sigma = uniform(0.5, 4.0 if heavy else 3.2)
-    sigma_y = sigma * uniform(0.6, 1.0) if chance(0.5) else sigma
-    x = filter_image(x, gaussian_kernel(sigma, sigma_y, uniform(0, math.pi)))
+    sigma_y = sigma * uniform(0.7, 1.0) if chance(0.4) else sigma
+    x = filter_image(photo, gaussian_kernel(sigma, sigma_y, uniform(0, math.pi)))
     if chance(0.05):
         x = filter_image(x, sinc_kernel(uniform(math.pi / 4, math.pi / 2)))
     kind = torch.randint(3, (), generator=generator).item()
@@ -104,19 +134,22 @@ def degrade(hr: Tensor, generator: torch.Generator, scale: int = SCALE) -> Tenso
         gains = torch.tensor([uniform(0.985, 1.015) for _ in range(3)])
         x = x * gains.view(1, 3, 1, 1)
 
+    level = 0.0
     if chance(0.7):
-        strength = uniform(0, 14.0 if heavy else 4.0) / 255.0
+        level = uniform(0, 14.0 if heavy else 4.0)
         shape = (1, 1, height, width) if chance(0.3) else x.shape
-        noise = torch.randn(shape, generator=generator) * strength
+        noise = torch.randn(shape, generator=generator)
+        if chance(0.5):  # a camera's own denoiser leaves blotches
+            blotch = gaussian_kernel(*(uniform(0.4, 1.1) for _ in range(2)), 0.0, 9)
+            noise = filter_image(noise, blotch) / blotch.square().sum().sqrt()
         if chance(0.5):  # shot noise grows with the signal
             noise = noise * (0.25 + x.clamp(0, 1)).sqrt()
-        if chance(0.4):  # a camera's own denoiser leaves blotches
-            noise = filter_image(noise, gaussian_kernel(uniform(0.4, 0.9), uniform(0.4, 0.9), 0.0, 7)) * 2.0
-        x = x + noise
-    if chance(0.6):  # a camera's own sharpening: halos that must not be amplified
-        radius = uniform(0.5, 1.2)
-        x = x + uniform(0.1, 0.9) * (x - filter_image(x, gaussian_kernel(radius, radius, 0.0, 9)))
+        x = x + noise * (level / 255.0)
+    if amount:
+        x = _sharpen(x, amount, radius)
     x = (x.clamp(0, 1) * 255.0).round() / 255.0
+    quality = 100
     if chance(0.5):
-        x = jpeg(x, round(uniform(40, 75) if heavy else uniform(80, 98)))
-    return x
+        quality = round(uniform(40, 75) if heavy else uniform(80, 98))
+        x = jpeg(x, quality)
+    return Degraded(lr=x, hr=hr, blur=math.sqrt(sigma * sigma_y) / scale, noise=level, quality=quality)

@@ -25,7 +25,7 @@ def main(source: str) -> None:
     """Write osprey-original.png and osprey-small.png."""
     photo = Image.open(source).convert("RGB").resize((1920, 1080), Image.Resampling.LANCZOS).crop(CROP)
     original = torch.from_numpy(np.asarray(photo, dtype=np.float32) / 255.0).permute(2, 0, 1)
-    small = degrade(original[None], torch.Generator().manual_seed(SEED))[0]
+    small = degrade(original[None], torch.Generator().manual_seed(SEED)).lr[0]
     write_png(TARGET / "osprey-original.png", original)
     write_png(TARGET / "osprey-small.png", small)
 

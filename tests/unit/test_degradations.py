@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from qusr_train.degradations import degrade, enlarge, filter_image, gaussian_kernel, jpeg, sinc_kernel
+from qusr_train.degradations import Degraded, degrade, enlarge, filter_image, gaussian_kernel, jpeg, sinc_kernel
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -19,7 +19,7 @@ def _generator(seed: int) -> torch.Generator:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_result_is_a_quarter_of_the_size_on_the_8_bit_grid(texture: Tensor, seed: int) -> None:
-    lr = degrade(texture[..., :48, :80], _generator(seed))
+    lr = degrade(texture[..., :48, :80], _generator(seed)).lr
     assert lr.shape == (1, 3, 12, 20)
     assert lr.min() >= 0
     assert lr.max() <= 1
@@ -29,29 +29,52 @@ def test_result_is_a_quarter_of_the_size_on_the_8_bit_grid(texture: Tensor, seed
 @pytest.mark.parametrize("seed", range(8))
 def test_generator_decides_everything(texture: Tensor, seed: int) -> None:
     torch.manual_seed(0)
-    one = degrade(texture, _generator(seed))
+    one = degrade(texture, _generator(seed)).lr
     torch.manual_seed(1)
-    assert torch.equal(degrade(texture, _generator(seed)), one)
+    assert torch.equal(degrade(texture, _generator(seed)).lr, one)
 
 
 def test_generators_differ(texture: Tensor) -> None:
-    results = [degrade(texture, _generator(seed)) for seed in range(6)]
+    results = [degrade(texture, _generator(seed)).lr for seed in range(6)]
     assert len({tuple(result.flatten().tolist()) for result in results}) == 6
 
 
 def test_degradation_stays_close_to_the_photo(texture: Tensor) -> None:
     small = torch.nn.functional.interpolate(texture, size=(24, 24), mode="area")
-    errors = [(degrade(texture, _generator(seed)) - small).abs().mean().item() for seed in range(40)]
+    errors = [(degrade(texture, _generator(seed)).lr - small).abs().mean().item() for seed in range(40)]
     assert min(errors) > 0
     assert max(errors) < 0.08  # mild on purpose: tone, noise and halos included
 
 
+def test_reports_what_it_did(texture: Tensor) -> None:
+    pairs = [degrade(texture, _generator(seed)) for seed in range(60)]
+    assert all(pair.hr.shape == texture.shape for pair in pairs)
+    assert {torch.equal(pair.hr, texture) for pair in pairs} == {True, False}  # two kinds of pair
+    assert all(0.08 < pair.blur < 1.4 for pair in pairs)
+    assert any(pair.noise == 0 for pair in pairs)
+    assert max(pair.noise for pair in pairs) > 3
+    assert {pair.quality == 100 for pair in pairs} == {True, False}
+
+
+def test_softer_pictures_have_softer_targets(texture: Tensor) -> None:
+    pairs = [degrade(texture, _generator(seed)) for seed in range(120)]
+    camera = [pair for pair in pairs if not torch.equal(pair.hr, texture)]
+
+    def detail(pair: Degraded) -> float:
+        return pair.hr.diff(dim=-1).abs().mean().item()
+
+    camera.sort(key=lambda pair: pair.blur)
+    third = len(camera) // 3
+    sharp, soft = camera[:third], camera[-third:]
+    assert sum(map(detail, sharp)) > 1.2 * sum(map(detail, soft))
+
+
 def test_another_scale(texture: Tensor) -> None:
-    assert degrade(texture, _generator(0), scale=2).shape == (1, 3, 48, 48)
+    assert degrade(texture, _generator(0), scale=2).lr.shape == (1, 3, 48, 48)
 
 
 def test_smallest_photo() -> None:
-    assert degrade(torch.rand(1, 3, 4, 4), _generator(3)).shape == (1, 3, 1, 1)
+    assert degrade(torch.rand(1, 3, 4, 4), _generator(3)).lr.shape == (1, 3, 1, 1)
 
 
 @pytest.mark.parametrize("size", [(40, 28), (5, 3), (10, 7), (1, 1)])
