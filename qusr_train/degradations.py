@@ -140,7 +140,7 @@ def degrade(photo: Tensor, generator: torch.Generator, scale: int = SCALE) -> De
         shape = (1, 1, height, width) if chance(0.3) else x.shape
         noise = torch.randn(shape, generator=generator)
         if chance(0.5):  # a camera's own denoiser leaves blotches
-            blotch = gaussian_kernel(*(uniform(0.4, 1.1) for _ in range(2)), 0.0, 9)
+            blotch = gaussian_kernel(uniform(0.4, 1.1), uniform(0.4, 1.1), 0.0, 9)
             noise = filter_image(noise, blotch) / blotch.square().sum().sqrt()
         if chance(0.5):  # shot noise grows with the signal
             noise = noise * (0.25 + x.clamp(0, 1)).sqrt()
