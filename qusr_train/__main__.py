@@ -92,10 +92,37 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from .config import from_arguments
-    from .training import train
+    import os
+    import signal
+    import threading
 
-    print(train(from_arguments(arguments)))
+    from .config import from_arguments
+    from .training import TrainingStopped, train
+
+    asked = threading.Event()
+    previous = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        path = train(from_arguments(arguments), should_stop=asked.is_set)
+    except TrainingStopped as error:
+        print(error, file=sys.stderr)
+        return 130
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if os.environ.get("RANK", "0") == "0":  # one line, not one for each process
+        print(path)
+    return 0
+
+
+def _degrade(arguments: argparse.Namespace) -> int:
+    from .pregenerate import pregenerate
+
+    written = pregenerate(
+        Path(arguments.photos), Path(arguments.out), arguments.count, patch=arguments.patch, seed=arguments.seed,
+        kind=arguments.degradation, sharpen_targets=arguments.sharpen_targets,
+        factors=tuple(arguments.photo_factors), workers=arguments.workers,
+    )  # fmt: skip
+    print(f"{written} pairs written into {arguments.out}, {arguments.count - written} were there")
     return 0
 
 
@@ -155,9 +182,21 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--niqe", metavar="FILE", help="NIQE's parameters: pyiqa's .mat or basicsr's .npz")
     evaluate.set_defaults(run=_evaluate)
 
-    train = commands.add_parser("train", help="train qusr-nano")
+    train = commands.add_parser("train", help="train qusr-nano, or QUSR on SD 2.1-base")
     add_arguments(train)
     train.set_defaults(run=_train)
+
+    degrade = commands.add_parser("degrade", help="make training pairs from photos once; goes on where it stopped")
+    degrade.add_argument("--photos", required=True, metavar="DIR", help="folder of sharp photos")
+    degrade.add_argument("--out", required=True, metavar="DIR", help="folder for lr and hr; `train --pairs` reads it")
+    degrade.add_argument("--count", required=True, type=int, help="number of pairs")
+    degrade.add_argument("--patch", type=int, default=512, help="side of the targets in pixels (default: 512)")
+    degrade.add_argument("--seed", type=int, default=1, help="(default: 1)")
+    degrade.add_argument("--degradation", choices=("second_order", "camera"), default="second_order")
+    degrade.add_argument("--sharpen_targets", action="store_true", help="unsharp-mask the targets (second_order)")
+    degrade.add_argument("--photo_factors", type=float, nargs="+", default=[1.0], help="sizes to use photos at")
+    degrade.add_argument("--workers", type=int, default=0, help="processes (default: 0, this one)")
+    degrade.set_defaults(run=_degrade)
 
     photos = commands.add_parser("photos", help="fetch the training photos of qusr-nano (needs apt on Debian)")
     photos.add_argument("output", metavar="OUTPUT", help="folder for the photos")
