@@ -149,8 +149,8 @@ def _round(image: Tensor, order: Order, target: tuple[int, int] | None, choices:
     factor = (choices.uniform(1.0, order.resize[1]), choices.uniform(order.resize[0], 1.0), 1.0)[direction]
     height, width = target or image.shape[-2:]
     smallest = KERNEL_SIZES[-1] // 2 + 2  # a filter reflects half its size at the border
-    size = (max(smallest, round(length * factor)) for length in (height, width))
-    image = _resize(image, *size, choices)
+    height, width = (max(smallest, round(length * factor)) for length in (height, width))
+    image = _resize(image, height, width, choices)
     return _noise(image, order, choices).clamp(0, 1)
 
 

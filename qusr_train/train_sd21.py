@@ -111,8 +111,8 @@ class SD21Task:
         with autocast():
             context = self.encode_text(batch.prompts)
             with torch.no_grad():
-                moments = batch.moments.float().unbind(1) if batch.moments is not None else base.moments(x_lq)
-                z_lq = sample_latent(*moments, draws[0], base.latent_scale)
+                mean, std = batch.moments.float().unbind(1) if batch.moments is not None else base.moments(x_lq)
+                z_lq = sample_latent(mean, std, draws[0], base.latent_scale)
             x_hq, z_hq, u = model(x_lq, z_lq, context, draws[1], draws[2])
             parts: dict[str, tuple[float, Tensor]] = {}
             if config.lpips_weight:
