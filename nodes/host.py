@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import comfy.model_management
 import comfy.utils
+import folder_paths
 import torch
 from torch import Tensor
 
 from ..qusr_train.images import CheckedImage, check_image, enlarge
 
 __all__ = ["CheckedImage", "check_image", "checkpoint_interrupt", "image_out", "match_batch", "match_size", "progress"]
+
+
+MODEL_FOLDER = "qusr"
+MODEL_SUFFIXES = (".safetensors", ".pkl")
+
+
+def register_model_folder() -> None:
+    """Make `models/qusr` a folder kind of ComfyUI; folders named in extra_model_paths.yaml stay in it."""
+    folder_paths.add_model_folder_path(MODEL_FOLDER, str(Path(folder_paths.models_dir) / MODEL_FOLDER))
+    folder_paths.folder_names_and_paths[MODEL_FOLDER][1].update(MODEL_SUFFIXES)
 
 
 def image_out(rgb: Tensor, alpha: Tensor | None = None) -> Tensor:
