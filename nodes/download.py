@@ -32,9 +32,7 @@ class QUSRDownload(io.ComfyNode):
                     tooltip="Off: only say where the files are or would go, no network. On: download what is missing.",
                 ),
             ],
-            outputs=[
-                io.String.Output(display_name="report", tooltip="Where the files are and how they were verified.")
-            ],
+            outputs=[io.String.Output(display_name="report", tooltip="Where the files are, and how verified.")],
             is_output_node=True,
         )
 
