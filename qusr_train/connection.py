@@ -33,7 +33,11 @@ class Cut(Exception):
 
 
 class NothingLeft(Cut):
-    """The server has no bytes from that position on: what is there belongs to another version of the file."""
+    """The server has no bytes to go on with; `total` is the length of its file, where it says so."""
+
+    def __init__(self, reason: str, total: int | None = None) -> None:
+        super().__init__(reason, wait=0)
+        self.total = total
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,10 @@ def connect(source: Source, name: str, headers: dict[str, str]) -> tuple[Any, Di
     except urllib.error.HTTPError as error:
         with error:
             code, wait = error.code, error.headers.get("Retry-After", "")
+            length = error.headers.get("Content-Range", "").removeprefix("bytes */")
         if code == 416:
-            raise NothingLeft("the server cannot go on from here; starting again", wait=0) from error
+            total = int(length) if length.isdigit() else None
+            raise NothingLeft("the server cannot go on from here; starting again", total) from error
         if code in PASSING:
             reason = f"the server answered {code} {error.reason}"
             raise Cut(reason, min(float(wait), 60.0) if wait.isdigit() else None) from error
