@@ -134,7 +134,8 @@ def locate(file: PublicFile, kind: str) -> Source:
         url = f"{GITHUB_FILES}/{file.repository}/{file.revision}/{path}"
         page = f"https://github.com/{file.repository}/blob/{file.revision}/{path}"
         size, listed = (file.size, digest) if digest else _listed_on_github(file)
-        return Source(url, size=size, digest=listed or None, remedy=_by_hand(page, kind))
+        source = "published for this file" if digest else "in GitHub's listing"
+        return Source(url, size=size, digest=listed or None, digest_from=source, remedy=_by_hand(page, kind))
     url = f"{hugging_face()}/{file.repository}/resolve/{file.revision}/{path}"
     return Source(
         url,

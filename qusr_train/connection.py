@@ -49,7 +49,9 @@ class Source:
     """Sent to the host of `url` only, never to where that host redirects."""
     size: int | None = None
     digest: Digest | None = None
-    """Of this very file, from elsewhere than the server."""
+    """Of this very file, known before asking for it."""
+    digest_from: str = "published for this file"
+    """In words: who says so."""
     etag_is_digest: bool = False
     """The host's ETag is a content hash (Hugging Face and its mirrors)."""
     remedy: str = ""

@@ -289,5 +289,5 @@ def _verify(job: _Job, digest: Digest | None) -> str:
             job.name,
             f"damaged: its {digest.label} is {found}, expected {digest.value}. The download was deleted; run it again.",
         )
-    known = "as published" if job.source.digest else "as the server states it"
-    return f"{digest.label} verified, {known}"
+    known = job.source.digest_from if job.source.digest else "that the server states"
+    return f"verified with the {digest.label} {known}"

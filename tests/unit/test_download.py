@@ -136,7 +136,7 @@ def test_github_file_is_verified_with_its_object_id(github: FileServer, tmp_path
     github.files["/repos/cswry/OSEDiff/contents/preset/models"] = listing(b"weights")
     (outcome,) = download_model(OSEDIFF, [tmp_path])
     assert outcome.path == tmp_path / "osediff.pkl"
-    assert outcome.state == "downloaded; git object id verified, as published"
+    assert outcome.state == "downloaded; verified with the git object id in GitHub's listing"
 
 
 def test_github_file_that_differs_is_refused(github: FileServer, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_command(mirror: FileServer, tmp_path: Path, capsys: pytest.CaptureFixtu
     mirror.files["/madebyollin/taesd/resolve/main/taesd_decoder.safetensors"].cuts = [20_000]
     assert main(["download", "taesd", "--folder", str(tmp_path)]) == 0
     printed = capsys.readouterr()
-    assert printed.out.count("downloaded; sha256 verified, as the server states it") == 2
+    assert printed.out.count("downloaded; verified with the sha256 that the server states") == 2
     assert "taesd_decoder.safetensors: 100%" in printed.err
     digest = hashlib.sha256((tmp_path / "taesd_decoder.safetensors").read_bytes()).hexdigest()
     assert digest == hashlib.sha256(b"decoder" * 10_000).hexdigest()

@@ -67,7 +67,7 @@ def test_whole_file_is_verified_and_nothing_else_is_left(server: FileServer, tar
     server.files["/weights.bin"] = Served.of_hub(CONTENT)
     seen: list[tuple[str, int, int | None]] = []
     how = fetch(hub(server), target, lambda *step: seen.append(step))
-    assert how == "sha256 verified, as the server states it"
+    assert how == "verified with the sha256 that the server states"
     assert target.read_bytes() == CONTENT
     assert beside(target) == ["weights.bin"]
     assert seen[0] == ("weights.bin", 0, len(CONTENT))
@@ -81,7 +81,7 @@ def test_hash_of_the_redirect_counts_and_the_token_stays_with_the_hub(server: Fi
         server.files["/moved.bin"] = Served.of_hub(CONTENT, redirect=storage.url + "/blob")
         server.files["/weights.bin"] = Served(b"", redirect="/moved.bin")
         how = fetch(hub(server, token="hf_secret"), target)
-        assert how == "sha256 verified, as the server states it"
+        assert how == "verified with the sha256 that the server states"
         assert server.headers("Authorization") == ["Bearer hf_secret"] * 2
         assert storage.headers("Authorization") == [None]
     assert "hf_secret" not in repr(hub(server, token="hf_secret"))
@@ -90,7 +90,7 @@ def test_hash_of_the_redirect_counts_and_the_token_stays_with_the_hub(server: Fi
 def test_small_files_have_a_git_object_id(server: FileServer, target: Path) -> None:
     blob = subprocess.run(["git", "hash-object", "--stdin"], input=CONTENT, capture_output=True, check=True)
     server.files["/weights.bin"] = Served(CONTENT, etag=f'W/"{blob.stdout.decode().strip()}"')
-    assert fetch(hub(server), target) == "git object id verified, as the server states it"
+    assert fetch(hub(server), target) == "verified with the git object id that the server states"
 
 
 def test_without_any_hash_the_result_says_so(server: FileServer, target: Path) -> None:
@@ -102,7 +102,7 @@ def test_without_any_hash_the_result_says_so(server: FileServer, target: Path) -
 def test_published_hash_is_named(server: FileServer, target: Path) -> None:
     server.files["/weights.bin"] = Served(CONTENT, chunked=True)
     source = Source(server.url + "/weights.bin", size=len(CONTENT), digest=sha256(CONTENT))
-    assert fetch(source, target) == "sha256 verified, as published"
+    assert fetch(source, target) == "verified with the sha256 published for this file"
 
 
 def test_empty_file_in_the_place_is_replaced(server: FileServer, target: Path) -> None:
@@ -174,7 +174,7 @@ def test_all_had_arrived_before_the_last_run_was_stopped(server: FileServer, tar
 
     with pytest.raises(Stop):
         fetch(hub(server), target, stop_while_checking)
-    assert fetch(hub(server), target) == "sha256 verified, as the server states it"
+    assert fetch(hub(server), target) == "verified with the sha256 that the server states"
     assert server.sent == len(CONTENT)
 
 
@@ -396,7 +396,7 @@ def test_two_processes_download_it_once(server: FileServer, target: Path) -> Non
         second.wait(1.5)
     gate.set()
     outputs = [process.communicate(timeout=60)[0].strip() for process in (first, second)]
-    assert outputs == ["sha256 verified, as the server states it", "another process did it meanwhile"]
+    assert outputs == ["verified with the sha256 that the server states", "another process did it meanwhile"]
     assert target.read_bytes() == CONTENT
     assert len(server.requests) == 1
     assert beside(target) == ["weights.bin"]
@@ -411,6 +411,6 @@ def test_a_killed_process_leaves_nothing_in_the_way(server: FileServer, target: 
     process.communicate()
     gate.set()
     served.gate = None
-    assert fetch(hub(server), target) == "sha256 verified, as the server states it"
+    assert fetch(hub(server), target) == "verified with the sha256 that the server states"
     assert target.read_bytes() == CONTENT * 8
     assert beside(target) == ["weights.bin"]

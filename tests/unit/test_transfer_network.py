@@ -76,14 +76,14 @@ def test_http_proxy_is_used(
     server: FileServer, proxy: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
-    assert "sha256 verified" in fetch(hub(server), tmp_path / "w")
+    assert "verified with the sha256" in fetch(hub(server), tmp_path / "w")
     assert [path for path, _ in proxy.requests] == [server.url + "/w"]
 
 
 def test_no_proxy_is_honoured(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{dead_port()}")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert "sha256 verified" in fetch(hub(server), tmp_path / "w")
+    assert "verified with the sha256" in fetch(hub(server), tmp_path / "w")
 
 
 def test_a_dead_proxy_is_named_without_its_password(
@@ -100,7 +100,7 @@ def test_https_through_a_proxy_tunnel(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-    assert "sha256 verified" in fetch(hub(secure, token="hf_secret"), tmp_path / "w")
+    assert "verified with the sha256" in fetch(hub(secure, token="hf_secret"), tmp_path / "w")
     path, headers = proxy.requests[0]
     assert path == secure.url.removeprefix("https://")
     assert "hf_secret" not in str(headers)
