@@ -87,6 +87,13 @@ def test_hash_of_the_redirect_counts_and_the_token_stays_with_the_hub(server: Fi
     assert "hf_secret" not in repr(hub(server, token="hf_secret"))
 
 
+def test_the_etag_of_a_storage_host_is_no_hash(server: FileServer, target: Path) -> None:
+    with FileServer() as storage:
+        storage.files["/blob"] = Served(CONTENT, etag='"' + "0" * 64 + '"')
+        server.files["/weights.bin"] = Served(b"", redirect=storage.url + "/blob")
+        assert "no hash, so only the length was checked" in fetch(hub(server), target)
+
+
 def test_small_files_have_a_git_object_id(server: FileServer, target: Path) -> None:
     blob = subprocess.run(["git", "hash-object", "--stdin"], input=CONTENT, capture_output=True, check=True)
     server.files["/weights.bin"] = Served(CONTENT, etag=f'W/"{blob.stdout.decode().strip()}"')
