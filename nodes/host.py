@@ -24,6 +24,16 @@ __all__ = [
 ]
 
 
+MODEL_FOLDER = "qusr"
+MODEL_SUFFIXES = (".safetensors", ".pkl")
+
+
+def register_model_folder() -> None:
+    """Make `models/qusr` a folder kind of ComfyUI; folders named in extra_model_paths.yaml stay in it."""
+    folder_paths.add_model_folder_path(MODEL_FOLDER, str(Path(folder_paths.models_dir) / MODEL_FOLDER))
+    folder_paths.folder_names_and_paths[MODEL_FOLDER][1].update(MODEL_SUFFIXES)
+
+
 def image_out(rgb: Tensor, alpha: Tensor | None = None) -> Tensor:
     """(B, 3, H, W) and optional (B, 1, H, W) -> ComfyUI IMAGE (B, H, W, 3 or 4) in [0, 1]."""
     x = rgb if alpha is None else torch.cat([rgb, alpha.to(rgb)], dim=1)
