@@ -21,11 +21,8 @@ NODES: list[type[io.ComfyNode]] = [
     QUSRUpscale,
     QUSRExamplePhoto,
     QUSRNanoLoader,
-<<<<<<< HEAD
-    QUSRDownload,
-=======
     QUSRLoader,
->>>>>>> main
+    QUSRDownload,
     QUSREnlarge,
     QUSREncode,
     QUSRQualityPrompt,

@@ -69,8 +69,8 @@ def checkpoint_interrupt() -> None:
 
 def model_folders(kind: str) -> list[Path]:
     """Every folder of a kind, those of extra_model_paths.yaml among them; the first is where new files go."""
-    if kind == "qusr":
-        folder_paths.add_model_folder_path("qusr", str(Path(folder_paths.models_dir, "qusr")))
+    if kind == MODEL_FOLDER:
+        register_model_folder()
     return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
 
 
