@@ -34,7 +34,7 @@ def test_all_nodes_are_registered(object_info: dict[str, Any]) -> None:
     expected = {
         "QUSRNanoLoader", "QUSRQualityPrompt", "QUSREncodePrompt", "QUSRUncertainty", "QUSRUncertaintyView",
         "QUSRAdaptiveNoise", "QUSROneStepDenoise", "QUSRColorFix", "QUSRCompare", "QUSRUpscale", "QUSREnlarge",
-        "QUSRExamplePhoto", "QUSRDownload",
+        "QUSRExamplePhoto", "QUSRDownload", "QUSRLoader", "QUSREncode", "QUSRDecode",
     }  # fmt: skip
     assert ours == expected
 
