@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .color import QUSRColorFix
 from .compare import QUSRCompare
 from .denoise import QUSROneStepDenoise
+from .download import QUSRDownload
 from .enlarge import QUSREnlarge
 from .example import QUSRExamplePhoto
 from .load import QUSRLoader, QUSRNanoLoader
@@ -21,6 +22,7 @@ NODES: list[type[io.ComfyNode]] = [
     QUSRExamplePhoto,
     QUSRNanoLoader,
     QUSRLoader,
+    QUSRDownload,
     QUSREnlarge,
     QUSREncode,
     QUSRQualityPrompt,

@@ -1,4 +1,4 @@
-"""What the nodes share of ComfyUI: image layout, device, progress, interrupt."""
+"""What the nodes share of ComfyUI: image layout, folders, device, progress, interrupt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from torch import Tensor
 
 from ..qusr_train.images import CheckedImage, check_image, enlarge
 
-__all__ = ["CheckedImage", "check_image", "checkpoint_interrupt", "image_out", "match_batch", "match_size", "progress"]
+__all__ = [
+    "CheckedImage",
+    "check_image",
+    "checkpoint_interrupt",
+    "image_out",
+    "match_batch",
+    "match_size",
+    "model_folders",
+    "progress",
+]
 
 
 MODEL_FOLDER = "qusr"
@@ -56,6 +65,13 @@ def match_batch(tensor: Tensor, batch: int, name: str, other: str) -> Tensor:
 def checkpoint_interrupt() -> None:
     """Raise ComfyUI's interrupt exception when the user pressed Cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def model_folders(kind: str) -> list[Path]:
+    """Every folder of a kind, those of extra_model_paths.yaml among them; the first is where new files go."""
+    if kind == MODEL_FOLDER:
+        register_model_folder()
+    return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
 
 
 def progress(total: int) -> comfy.utils.ProgressBar:
