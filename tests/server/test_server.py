@@ -34,7 +34,7 @@ def test_all_nodes_are_registered(object_info: dict[str, Any]) -> None:
     expected = {
         "QUSRNanoLoader", "QUSRQualityPrompt", "QUSREncodePrompt", "QUSRUncertainty", "QUSRUncertaintyView",
         "QUSRAdaptiveNoise", "QUSROneStepDenoise", "QUSRColorFix", "QUSRCompare", "QUSRUpscale", "QUSREnlarge",
-        "QUSRExamplePhoto",
+        "QUSRExamplePhoto", "QUSRDownload", "QUSRLoader", "QUSREncode", "QUSRDecode",
     }  # fmt: skip
     assert ours == expected
 
@@ -118,6 +118,14 @@ def test_user_picture_with_alpha_keeps_it(server: Server) -> None:
     shown = server.run(prompt)["4"]["images"][0]
     result = Image.open(io.BytesIO(server.image(shown)))
     assert (result.mode, result.size) == ("RGBA", (120, 80))
+
+
+def test_download_node_stands_alone_and_looks_first(server: Server) -> None:
+    prompt = {"1": {"class_type": "QUSRDownload", "inputs": {"model": "osediff", "download": False}}}
+    for _ in range(2):  # not cached: files come and go
+        (text,) = server.run(prompt)["1"]["text"]
+        assert "osediff.pkl: missing" in text
+        assert str(Path("models", "qusr", "osediff.pkl")) in text
 
 
 def test_an_error_reaches_the_user_with_the_remedy(server: Server) -> None:
