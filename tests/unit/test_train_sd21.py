@@ -108,7 +108,6 @@ def test_lora_is_the_references(folder: Path) -> None:
     }
 
 
-@pytest.mark.skipif(not (GOLDEN / "runs").is_dir(), reason="golden runs are not in this checkout")
 def test_forward_is_the_references(folder: Path) -> None:
     """The training step's chain gives the reference's image, from its weights and its own random draws."""
     run = load_file(GOLDEN / "runs" / "qusr_128.safetensors")
@@ -297,7 +296,7 @@ def test_other_models_are_refused(folder: Path, tmp_path: Path) -> None:
         (tmp_path / part).symlink_to(folder / part, target_is_directory=True)
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "v_prediction"}')
-    with pytest.raises(ValueError, match="predicts v_prediction, so it is not SD 2.1-base but the 768 model"):
+    with pytest.raises(ValueError, match=r"predicts v_prediction, so it is not SD 2\.1-base but the 768 model"):
         load_stable_diffusion(tmp_path)
 
 
