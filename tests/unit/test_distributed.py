@@ -36,8 +36,7 @@ def _run(launcher: list[str], photos: Path, out: Path, *flags: str) -> dict[str,
 
 
 ALONE = ["qusr_train"]
-TWO = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-       "--dynamo_backend", "no", "--main_process_port", "0", "-m", "qusr_train"]  # fmt: skip
+TWO = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "-m", "qusr_train"]
 
 
 def _assert_same_gradients(one: dict[str, Any], other: dict[str, Any]) -> None:
