@@ -28,7 +28,9 @@ def _run(launcher: list[str], photos: Path, out: Path, *flags: str) -> dict[str,
     command = [sys.executable, "-m", *launcher, "train", "--photos", str(photos), "--out", str(out), "--patch", "64"]
     command += ["--steps", "1", "--workers", "0", "--precision", "no", "--photo_factors", "1.0", "--tracker", "none"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *flags], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *flags], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=240
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     stage = "qusr" if "qusr" in flags else "base"
     assert done.stdout.strip().splitlines()[-1:] == [str(out / f"{stage}.safetensors")]
@@ -36,7 +38,7 @@ def _run(launcher: list[str], photos: Path, out: Path, *flags: str) -> dict[str,
 
 
 ALONE = ["qusr_train"]
-TWO = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "-m", "qusr_train"]
+TWO = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "qusr_train"]
 
 
 def _assert_same_gradients(one: dict[str, Any], other: dict[str, Any]) -> None:
