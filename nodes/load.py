@@ -93,19 +93,28 @@ class QUSRLoader(io.ComfyNode):
         return Path(path).stat().st_mtime if path else 0.0
 
     @classmethod
+    def validate_inputs(cls, checkpoint: str) -> bool | str:
+        """Before anything runs: a missing file must not be noticed after minutes."""
+        return True if folder_paths.get_full_path(MODEL_FOLDER, checkpoint) else _missing(checkpoint)
+
+    @classmethod
     def execute(
         cls, model: Any, checkpoint: str, strength: float, pixel: float, semantic: float, vae: Any = None
     ) -> io.NodeOutput:
         path = folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
         if path is None:
-            searched = ", ".join(folder_paths.get_folder_paths(MODEL_FOLDER))
-            raise CheckpointError(
-                f"checkpoint: {checkpoint} is not there (searched {searched}); put a QUSR .safetensors or .pkl file "
-                "into one of these folders and press R to refresh"
-            )
+            raise CheckpointError(_missing(checkpoint))
         content = load_checkpoint(path)
         return io.NodeOutput(
             apply_checkpoint(model, content, strength, pixel, semantic),
             loaded_uem(model, content),
             apply_to_vae(vae, content, strength),
         )
+
+
+def _missing(checkpoint: str) -> str:
+    searched = ", ".join(folder_paths.get_folder_paths(MODEL_FOLDER))
+    return (
+        f"checkpoint: {checkpoint} is not there (searched {searched}); put a QUSR .safetensors or .pkl file into one "
+        "of these folders and press R to refresh"
+    )

@@ -227,7 +227,7 @@ class QUSREncode(io.ComfyNode):
                     tooltip="mean: as ComfyUI does. sample: as the authors' code does (Stable Diffusion's VAE only).",
                 ),
                 io.Int.Input(
-                    "seed",
+                    "posterior_seed",
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
@@ -240,10 +240,10 @@ class QUSREncode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: Tensor, vae: Any, tile: int, tiles: str, posterior: str = "mean", seed: int = 0
+        cls, image: Tensor, vae: Any, tile: int, tiles: str, posterior: str = "mean", posterior_seed: int = 0
     ) -> io.NodeOutput:
         rgb = check_image(image).rgb.movedim(1, -1)
-        return io.NodeOutput(encode_latent(vae, rgb, tile, tiles, seed if posterior == "sample" else None))
+        return io.NodeOutput(encode_latent(vae, rgb, tile, tiles, posterior_seed if posterior == "sample" else None))
 
 
 class QUSRDecode(io.ComfyNode):

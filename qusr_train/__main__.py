@@ -172,6 +172,14 @@ def _download(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _scale(arguments: argparse.Namespace) -> int:
+    from .checkpoint import load_nano, save_nano, scale_residual
+
+    save_nano(Path(arguments.output), scale_residual(load_nano(arguments.input), arguments.residual))
+    print(arguments.output)
+    return 0
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All commands and flags."""
     from .catalog import MODELS
@@ -233,6 +241,12 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("output", metavar="OUTPUT", help="the .safetensors file to write")
     convert.add_argument("--overwrite", action="store_true", help="replace OUTPUT when it exists")
     convert.set_defaults(run=_convert)
+
+    scale = commands.add_parser("scale", help="weaken the residual of a nano model for photos it was not trained on")
+    scale.add_argument("input", metavar="INPUT", help="a nano .safetensors file")
+    scale.add_argument("output", metavar="OUTPUT", help="the file to write")
+    scale.add_argument("--residual", type=float, required=True, help="factor, e.g. 0.7")
+    scale.set_defaults(run=_scale)
 
     download = commands.add_parser("download", help="fetch the weights of a public model")
     models = "; ".join(f"{m.name}: {m.about} ({m.download}, {m.licence})" for m in MODELS.values())

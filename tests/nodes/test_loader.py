@@ -60,6 +60,7 @@ def test_the_default_folder_is_registered(pack: Any) -> None:
 def test_missing_file_is_named_with_the_folders(node: Any, folders: list[Path]) -> None:
     with pytest.raises(ValueError, match=r"gone\.pkl is not there .*elsewhere.*press R"):
         _load(node, golden.build_unet(), "gone.pkl")
+    assert "gone.pkl is not there" in node.QUSRLoader.validate_inputs(checkpoint="gone.pkl")
 
 
 @pytest.mark.parametrize(
