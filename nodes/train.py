@@ -48,9 +48,9 @@ def _settings(model: str, photos: str, base_folder: str, out: Path, changes: dic
         raise ValueError(f"more: expected a JSON object with training settings ({error})") from error
     if not isinstance(extra, dict):
         raise ValueError(f"more: expected a JSON object with training settings, but got {more!r}")
-    if not Path(photos).is_dir():
+    if not photos or not Path(photos).is_dir():
         raise ValueError(f"photos: no folder at {photos!r}; give the full path of a folder with sharp photos")
-    if model == SD21 and not Path(base_folder).is_dir():
+    if model == SD21 and not (base_folder and Path(base_folder).is_dir()):
         raise ValueError(f"base_folder: no folder at {base_folder!r}; give SD 2.1-base in diffusers form")
     where = {"photos": photos, "out": str(out), "init": str(BUNDLED) if model == NANO else base_folder}
     return TrainConfig.from_mapping({**load_config_file(RECIPES[model]), **where, **changes, **extra})

@@ -1,4 +1,4 @@
-"""Command line: `python -m qusr_train restore | evaluate | train | photos | convert | download`."""
+"""Command line: `python -m qusr_train COMMAND`; --help lists the commands."""
 
 from __future__ import annotations
 
@@ -114,6 +114,15 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _ablation(arguments: argparse.Namespace) -> int:
+    from .ablation import run_ablation
+    from .config import from_arguments
+    from .report import markdown_table
+
+    print(markdown_table(run_ablation(from_arguments(arguments), Path(arguments.eval))), end="")
+    return 0
+
+
 def _degrade(arguments: argparse.Namespace) -> int:
     from .pregenerate import pregenerate
 
@@ -219,6 +228,11 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train qusr-nano, or QUSR on SD 2.1-base")
     add_arguments(train)
     train.set_defaults(run=_train)
+
+    ablation = commands.add_parser("ablation", help="train and compare nano without prior, without noise, with both")
+    ablation.add_argument("--eval", required=True, metavar="DIR", help="folder with lr and hr to compare on")
+    add_arguments(ablation)
+    ablation.set_defaults(run=_ablation)
 
     degrade = commands.add_parser("degrade", help="make training pairs from photos once; goes on where it stopped")
     degrade.add_argument("--photos", required=True, metavar="DIR", help="folder of sharp photos")
