@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test lint measure bench clean
+.PHONY: demo serve test lint measure bench bench-train clean
 
 # --- the environment -------------------------------------------------------------------------
 $(PY):
@@ -49,6 +49,10 @@ measure: $(READY)
 bench: $(READY)
 	@$(PY) -c "import diffusers" 2>/dev/null || $(PY) -m pip install -q diffusers
 	$(PY) -m tests.bench.inference --sizes $(or $(SIZES),512)
+
+# Time and memory of a training step at SD 2.1's shapes: make bench-train ARGS="--batch 4 --patch 512 --steps 10"
+bench-train: $(READY)
+	@$(PY) -m tests.bench.training $(ARGS)
 
 clean:
 	rm -rf $(VENV) .comfyui demo-output

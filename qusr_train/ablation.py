@@ -24,8 +24,12 @@ VARIANTS: dict[str, tuple[bool, bool]] = {
 
 def variant_config(config: TrainConfig, prior: bool, noise: bool, out: Path) -> TrainConfig:
     """The settings of one variant: everything else, the seed included, stays the same."""
-    changes = {"prompts": config.prompts if prior else "empty", "noise_p": config.noise_p if noise else 0.0}
-    return dataclasses.replace(config, out=str(out), **changes)
+    return dataclasses.replace(
+        config,
+        out=str(out),
+        prompts=config.prompts if prior else "empty",
+        noise_p=config.noise_p if noise else 0.0,
+    )
 
 
 def run_ablation(config: TrainConfig, pairs: Path) -> Reports:
