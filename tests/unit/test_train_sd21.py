@@ -110,7 +110,10 @@ def test_lora_is_the_references(folder: Path) -> None:
 
 def test_forward_is_the_references(folder: Path) -> None:
     """The training step's chain gives the reference's image, from its weights and its own random draws."""
+    from qusr_train.restore import read_image
+
     run = load_file(GOLDEN / "runs" / "qusr_128.safetensors")
+    x_lq = read_image(GOLDEN / "runs" / "qusr_128_lq.png").rgb * 2 - 1
     base = load_stable_diffusion(folder)
     checkpoint = load_checkpoint(GOLDEN / "checkpoints" / "qusr.pkl")
     add_adapters(base.unet)
@@ -124,11 +127,11 @@ def test_forward_is_the_references(folder: Path) -> None:
     uem.load_state_dict(checkpoint.uem)
     model = QUSRStableDiffusion(base, uem, checkpoint.noise, noise_gradient=False)
     with torch.no_grad():
-        z_lq = sample_latent(*base.moments(run["x_lq"]), run["noise_posterior_x_lq"], base.latent_scale)
-        x_hq, z_hq, u = model(run["x_lq"], z_lq, run["prompt_embeds"], run["noise_gauss"], run["noise_posterior_U"])
+        z_lq = sample_latent(*base.moments(x_lq), run["noise_posterior_x_lq"], base.latent_scale)
+        x_hq, z_hq, u = model(x_lq, z_lq, run["prompt_embeds"], run["noise_gauss"], run["noise_posterior_U"])
     torch.testing.assert_close(u, run["U"], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(z_hq, run["z_hq"], atol=5e-4, rtol=1e-4)
-    torch.testing.assert_close(x_hq, run["image"], atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(x_hq, run["decoded_raw"].clamp(-1, 1), atol=2e-4, rtol=1e-4)
 
 
 def test_frozen_unet_is_the_base(folder: Path) -> None:
