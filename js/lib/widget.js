@@ -34,7 +34,8 @@ export function registerViewer({ name, nodeType, outputKey, minHeight, size, cre
       addStyle();
       const viewer = create(node);
       live.set(node, viewer);
-      const root = make("div", { class: "qusr-widget", "data-capture-wheel": "true", style: `min-height:${minHeight}px` });
+      // widget-expands: Nodes 2.0 gives the widget the node's free height
+      const root = make("div", { class: "qusr-widget widget-expands", "data-capture-wheel": "true", style: `min-height:${minHeight}px` });
       root.append(viewer.element);
       const widget = node.addDOMWidget(name, `qusr_${name}`, root, { serialize: false, getMinHeight: () => minHeight });
       widget.serialize = false;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
@@ -43,5 +42,3 @@ def comfy(request: pytest.FixtureRequest, server: Server, browser: Browser) -> I
     yield page
     context.close()
     assert page.errors == []
-
-

@@ -23,6 +23,50 @@ RUN = """async () => {
 }"""
 
 
+Slot = tuple[str, str]
+"""Name and type."""
+
+
+def node(
+    number: int,
+    node_type: str,
+    values: list[Any],
+    inputs: list[Slot] | None = None,
+    outputs: list[Slot] | None = None,
+    size: tuple[int, int] = (270, 130),
+) -> dict[str, Any]:
+    """A node of a hand-made workflow."""
+    return {
+        "id": number,
+        "type": node_type,
+        "pos": [(number - 1) * 320, 0],
+        "size": list(size),
+        "flags": {},
+        "order": number,
+        "mode": 0,
+        "properties": {},
+        "widgets_values": values,
+        "inputs": [{"name": name, "type": kind, "link": None} for name, kind in inputs or []],
+        "outputs": [{"name": name, "type": kind, "links": []} for name, kind in outputs or []],
+    }
+
+
+def graph(nodes: list[dict[str, Any]], links: list[tuple[int, int, str]]) -> dict[str, Any]:
+    """A workflow from nodes and links (from node, to node, type): first output, first free input of that type."""
+    by_id = {item["id"]: item for item in nodes}
+    rows = []
+    for number, (source, target, kind) in enumerate(links, 1):
+        slots = by_id[target]["inputs"]
+        place = next(i for i, slot in enumerate(slots) if slot["type"] == kind and slot["link"] is None)
+        slots[place]["link"] = number
+        by_id[source]["outputs"][0]["links"].append(number)
+        rows.append([number, source, 0, target, place, kind])
+    return {
+        "version": 0.4, "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": rows,
+        "groups": [], "config": {}, "extra": {},
+    }  # fmt: skip
+
+
 class ComfyPage:
     """ComfyUI's page in a browser."""
 
@@ -81,6 +125,11 @@ class ComfyPage:
 
     def value(self, script: str, argument: Any = None) -> Any:
         return self.page.evaluate(script, argument)
+
+    def switch_tab(self, index: int) -> None:
+        """Click a workflow's tab."""
+        self.page.locator(".workflow-tab").nth(index).click()
+        self.page.wait_for_timeout(1200)
 
     def set_widget(self, node_type: str, name: str, value: Any) -> None:
         """Change a node's setting as its widget does."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from .comfyui import HOST, ROOT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+FRONTEND = "comfyui-frontend-package"
 JS_TOOLS = ROOT / "tests" / "js"
 
 
@@ -72,7 +73,17 @@ def newest_frontend() -> Path:
     if not (static / "index.html").is_file():
         HOST.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=HOST) as work:
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", work, "comfyui-frontend-package"]
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--no-deps",
+                "-d",
+                work,
+                "comfyui-frontend-package",
+            ]
             if subprocess.run(command, check=False).returncode:
                 raise RuntimeError("could not download comfyui-frontend-package with pip")
             shutil.rmtree(folder, ignore_errors=True)
