@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +85,21 @@ def test_sd21_is_spread_like_nano(tiny_sd21: Path, tiny_pairs: Path, tmp_path: P
     assert len(moments[0]) == len(moments[1]) > 500
     for one, other in zip(*moments, strict=True):  # float32 through VAE, UNet and VAE: about 1e-3 at worst
         assert (other - one).norm() < 5e-3 * one.norm() + 1e-9
+
+
+def test_the_readmes_command_for_two_machines(photos: Path, tmp_path: Path) -> None:
+    """`accelerate launch` with two machines of one process each, here on loopback: one run, a joint batch of two."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2"]
+    command += ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    training = ["-m", "qusr_train", "train", "--photos", str(photos), "--out", str(tmp_path), "--patch", "64"]
+    training += ["--steps", "1", "--batch_size", "1", "--workers", "0", "--precision", "no", "--photo_factors", "1.0"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    machines = [
+        subprocess.Popen([*command, "--machine_rank", rank, *training], cwd=ROOT, env=environment) for rank in "01"
+    ]
+    assert [machine.wait(240) for machine in machines] == [0, 0]
+    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["batch_size"] == 2
