@@ -100,10 +100,6 @@ class Tracking:
         elif self.kind == "wandb":
             self.accelerator.get_tracker("wandb").log_images({"samples": [array]}, step=step)
 
-    def close(self) -> None:
-        if self.kind != "none":
-            self.accelerator.end_training()
-
 
 def metrics_file(out: Path, stage: str) -> Path:
     """Where a run writes its curves, one JSON object on each line."""
