@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+NORMALIZED_AT_ONCE = 32  # channels in float32 at once
 ATTENTION_SCORES = 2**26  # query-key pairs at once, so that attention without a fused kernel fits too
 
 
@@ -39,13 +40,11 @@ class FeatureMap:
         h, w = part.shape[-2:]
         self.data[:, :, y : y + h, x : x + w] = part.to(self.data.device)
         values = part[0].float().flatten(1)
-        mean = values.mean(1)
-        squares = (values - mean[:, None]).square().sum(1).double().cpu()
-        mean = mean.double().cpu()
+        variance, mean = (statistic.double().cpu() for statistic in torch.var_mean(values, dim=1, correction=0))
         size, total = h * w, self.count + h * w
         difference = mean - self.mean
         self.mean += difference * (size / total)
-        self.squares += squares + difference.square() * (self.count * size / total)
+        self.squares += variance * size + difference.square() * (self.count * size / total)
         self.count = total
 
     def normalizer(self, norm: Any) -> Callable[[Tensor], Tensor]:
@@ -61,8 +60,11 @@ class FeatureMap:
         affine = torch.stack([scale, shift]).float().view(2, 1, -1, 1, 1)
 
         def normalize(window: Tensor) -> Tensor:
-            a = affine.to(window.device)
-            return torch.addcmul(a[1], window.float(), a[0]).to(window.dtype)
+            a, result = affine.to(window.device), torch.empty_like(window)
+            for start in range(0, window.shape[1], NORMALIZED_AT_ONCE):
+                one = slice(start, start + NORMALIZED_AT_ONCE)
+                result[:, one] = torch.addcmul(a[1][:, one], window[:, one].float(), a[0][:, one])
+            return result
 
         return normalize
 
