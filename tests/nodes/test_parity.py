@@ -56,7 +56,8 @@ def agree(name: str, ours: Tensor, reference: Tensor, tolerance: float = TOLERAN
 def table() -> Iterator[None]:
     """Writes what was measured to the file named by QUSR_PARITY, if there is one."""
     MEASURED.clear()
-    yield
+    with torch.inference_mode():  # as ComfyUI runs every node
+        yield
     if file := os.environ.get("QUSR_PARITY"):
         rows = "".join(f"| {' | '.join(row)} |\n" for row in MEASURED)
         head = "| case (tests/nodes/test_parity.py) | tensor | largest difference | allowed |\n|---|---|---|---|\n"
@@ -118,7 +119,8 @@ def test_qusr_step_by_step(
 
     mean = node.QUSREncode.execute(image, sd.vae, 0, "exact").args[0]["samples"]
     agree("vae_x_lq_mean", mean, run.vae_x_lq_mean)
-    z_lq = nodes.vae.encode(sd.vae, image, posterior_noise=run.noise_posterior_x_lq) * SCALE
+    as_node = nodes.host.check_image(image).rgb.movedim(1, -1)  # the memory layout that QUSREncode hands over
+    z_lq = nodes.vae.encode(sd.vae, as_node, posterior_noise=run.noise_posterior_x_lq) * SCALE
     agree("vae_x_lq_latent", z_lq, run.vae_x_lq_latent)
 
     uncertainty = node.QUSRUncertainty.execute(image, loaded.uem).args[0]
@@ -139,8 +141,7 @@ def test_qusr_step_by_step(
         return node.QUSRDecode.execute({"samples": latent / SCALE}, sd.vae, 0, "exact").args[0].movedim(-1, 1) * 2 - 1
 
     agree("decoded_raw", decoded(run.z_hq), run.decoded_raw.clamp(-1, 1))
-    # End to end the roundings of all steps add up: float32 against float64 of the reference itself is 0.8e-4.
-    agree("decoded_raw, end to end", decoded(z_hq), run.decoded_raw.clamp(-1, 1), 2 * TOLERANCE)
+    agree("decoded_raw, end to end", decoded(z_hq), run.decoded_raw.clamp(-1, 1))
 
 
 @pytest.mark.parametrize("fix", ["adain", "wavelet"])
