@@ -53,10 +53,13 @@ def peak(run: Callable[[], Any]) -> int:
 def steps(pack: Any, size: int, tile: int) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """For each step: the whole image, and tiles."""
     from comfy.ldm.modules.attention import attention_pytorch
+    from comfy.ldm.modules.diffusionmodules.model import pytorch_attention
 
     half = torch.float16
     with on_device(half):
         vae, unet, uem = vae_model(), unet_model(), pack.qusr_train.uncertainty.UEM(64)
+    for coder in (vae.encoder, vae.decoder):  # the exact tiles use the same
+        coder.mid.attn_1.optimized_attention = pytorch_attention
     exact = pack.nodes.exact_vae.ExactVAE(vae, tile, DEVICE, half)
     pixels, latent = torch.zeros(1, 3, size, size), torch.zeros(1, 4, size // 8, size // 8)
     text, time = torch.zeros(1, 77, 1024, device=DEVICE, dtype=half), torch.ones(1, device=DEVICE)

@@ -21,13 +21,16 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("endless")
-def test_tiles_bound_the_memory_of_encoding_and_decoding(pack: Any) -> None:
+def test_tiles_bound_the_memory_of_encoding_and_decoding(pack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As for images beyond 2048 x 2048: else the keys and values of the attention still grow.
+    monkeypatch.setattr(pack.nodes.exact_vae, "RESIDENT_POSITIONS", 0)
+    monkeypatch.setattr(pack.nodes.exact_vae, "STREAMED_AT_ONCE", 1024)
     with without_data():
         small, large = steps(pack, 512, TILE), steps(pack, 768, TILE)
         for name in ("encode", "decode"):
             tiles = [peak(runs[name][1]) for runs in (small, large)]
             whole = [peak(runs[name][0]) for runs in (small, large)]
-            assert tiles[1] < 1.1 * tiles[0], name
+            assert tiles[1] < 1.05 * tiles[0], name
             assert whole[1] > 2 * whole[0], "the meter does not see the image's size"
             assert tiles[1] < whole[1] / 2
 
