@@ -154,7 +154,10 @@ class QUSRTrain(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.String.Output(display_name="checkpoint", tooltip="The file's name in models/qusr."),
+                io.String.Output(
+                    display_name="checkpoint",
+                    tooltip="The file's name in models/qusr: nano for QUSR Nano Loader, SD 2.1 for QUSR Loader.",
+                ),
                 io.String.Output(display_name="run", tooltip="The run's folder, for QUSR Loss Plot."),
                 io.Image.Output(display_name="samples", tooltip="Newest input, result, target, uncertainty."),
             ],

@@ -135,6 +135,8 @@ class _Run:
             log_with=None if tracker == "none" else tracker,
             project_dir=str(self.out / "logs"),
         )
+        if config.precision == "fp16" and self.accelerator.device.type == "cpu":  # accelerate would run float32 unasked
+            raise ValueError("--precision: fp16 needs a GPU; on the CPU use bf16 or no")
         self.main = self.accelerator.is_main_process
         set_seed(config.seed)
         self.task = task or make_task(config)
