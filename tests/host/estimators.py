@@ -145,8 +145,8 @@ def main() -> None:
             for t, m in zip(true, measured, strict=True)
         ]
         print(
-            f"  training mixture, {field}: {rank_correlation(true, measured):.3f}; word right {np.mean(np.equal(off, 0)):.0%}, "
-            f"at most one off {np.mean(np.less_equal(off, 1)):.0%} of {len(off)}"
+            f"  training mixture, {field}: {rank_correlation(true, measured):.3f}; "
+            f"word right {np.mean(np.equal(off, 0)):.0%}, at most one off {np.mean(np.less_equal(off, 1)):.0%} of {len(off)}"
         )
     for side in (128, 512):
         picture = torch.nn.functional.interpolate(read_photo(paths[0], 512), size=(side, side))
