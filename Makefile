@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test lint measure clean
+.PHONY: demo serve test lint measure bench clean
 
 # --- the environment -------------------------------------------------------------------------
 $(PY):
@@ -44,6 +44,11 @@ lint: $(READY)
 # Quality and time of the bundled model on pairs in DATA/lr and DATA/hr: make measure DATA=folder
 measure: $(READY)
 	@$(PY) -m tests.host.measure "$(DATA)"
+
+# Time and memory of SD 2.1's shapes against a plain diffusers pipeline: make bench SIZES="512 1024"
+bench: $(READY)
+	@$(PY) -c "import diffusers" 2>/dev/null || $(PY) -m pip install -q diffusers
+	$(PY) -m tests.bench.inference --sizes $(or $(SIZES),512)
 
 clean:
 	rm -rf $(VENV) .comfyui demo-output

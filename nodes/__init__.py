@@ -7,25 +7,31 @@ from comfy_api.latest import ComfyExtension, io
 from .color import QUSRColorFix
 from .compare import QUSRCompare
 from .denoise import QUSROneStepDenoise
+from .download import QUSRDownload
 from .enlarge import QUSREnlarge
 from .example import QUSRExamplePhoto
-from .load import QUSRNanoLoader
+from .load import QUSRLoader, QUSRNanoLoader
 from .noise import QUSRAdaptiveNoise
 from .prompt import QUSREncodePrompt, QUSRQualityPrompt
 from .uncertainty import QUSRUncertainty, QUSRUncertaintyView
 from .upscale import QUSRUpscale
+from .vae import QUSRDecode, QUSREncode
 
 NODES: list[type[io.ComfyNode]] = [
     QUSRUpscale,
     QUSRExamplePhoto,
     QUSRNanoLoader,
+    QUSRLoader,
+    QUSRDownload,
     QUSREnlarge,
+    QUSREncode,
     QUSRQualityPrompt,
     QUSREncodePrompt,
     QUSRUncertainty,
     QUSRUncertaintyView,
     QUSRAdaptiveNoise,
     QUSROneStepDenoise,
+    QUSRDecode,
     QUSRColorFix,
     QUSRCompare,
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
+import comfy.patcher_extension
 import comfy.samplers
-import comfy.utils
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -16,14 +18,20 @@ from .host import checkpoint_interrupt, progress
 from .sampling import is_one_step
 from .sockets import CATEGORY
 
+log = logging.getLogger(__name__)
 
-def tiled_model(model: Any, size: tuple[int, int], tile: int, overlap: int) -> Any:
-    """A clone of a MODEL that predicts tile by tile, with progress and interrupt after each."""
-    bar = progress(count_tiles(*size, tile, overlap))
 
-    def each() -> None:
-        bar.update(1)
-        checkpoint_interrupt()
+SMALLEST_TILE = 32  # latent pixels
+
+
+def tiled_model(model: Any, tile: int, overlap: int, each: Callable[[], None]) -> Any:
+    """A clone of a MODEL that predicts tile by tile.
+
+    Args:
+        model: any MODEL.
+        tile, overlap: in latent pixels.
+        each: called after every tile.
+    """
 
     def wrapper(apply_model: Any, arguments: dict[str, Any]) -> Tensor:
         conditions, timestep = arguments["c"], arguments["timestep"]
@@ -33,8 +41,14 @@ def tiled_model(model: Any, size: tuple[int, int], tile: int, overlap: int) -> A
 
         return blend_tiles(arguments["input"], one, tile, overlap, each)
 
+    def prepare(executor: Any, patcher: Any, noise_shape: Any, *rest: Any, **keywords: Any) -> Any:
+        # ComfyUI makes room for this shape: a tile, or it would move weights off the device for nothing.
+        shape = [*noise_shape[:-2], *(min(side, tile) for side in noise_shape[-2:])]
+        return executor(patcher, shape, *rest, **keywords)
+
     clone = model.clone()
     clone.set_model_unet_function_wrapper(wrapper)
+    clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "qusr_tile", prepare)
     return clone
 
 
@@ -47,7 +61,7 @@ def one_step(
     overlap: int = 0,
     strength: float = 1.0,
 ) -> dict[str, Any]:
-    """Run the denoiser's single step through ComfyUI's own sampler.
+    """Run the denoiser's single step through ComfyUI's own sampler, image by image.
 
     Args:
         model: MODEL from a QUSR loader.
@@ -55,15 +69,20 @@ def one_step(
         latent: LATENT, unscaled.
         noise: NOISE.
         tile, overlap: in latent pixels; tile 0 takes the image whole, overlap is at most half a tile.
+            When memory is short, the tile is halved and the step tried again.
         strength: 1 the full residual, 0 none.
 
     Returns:
         A LATENT with everything else of the input kept.
+
+    Raises:
+        ValueError: the inputs do not belong together.
+        RuntimeError: NaN in the result, or out of memory with the smallest tile.
     """
     if not is_one_step(model):
         raise ValueError(
             "model: is not a one-step QUSR model, so one step would return a broken image; "
-            "connect the model output of QUSR Nano Loader"
+            "connect the model output of QUSR Nano Loader or QUSR Loader"
         )
     samples = latent["samples"]
     wanted = model.model.latent_format.latent_channels
@@ -72,33 +91,101 @@ def one_step(
             f"latent: expected (batch, {wanted}, height, width) for this model, but got {tuple(samples.shape)}; "
             "encode the image with the VAE that belongs to the model"
         )
-    prompts = conditioning[0][0].shape[0]
-    if prompts not in (1, samples.shape[0]):
+    batch, prompts = samples.shape[0], conditioning[0][0].shape[0]
+    if prompts not in (1, batch):
         raise ValueError(
-            f"conditioning: holds {prompts} prompts for {samples.shape[0]} latents; "
-            "use one prompt, or one for each image"
+            f"conditioning: holds {prompts} prompts for {batch} latents; use one prompt, or one for each image"
         )
-    if tile > 0 and max(samples.shape[-2:]) > tile:
-        model = tiled_model(model, (samples.shape[-2], samples.shape[-1]), tile, min(overlap, tile // 2))
-    guider = comfy.samplers.CFGGuider(model)
-    guider.inner_set_conds({"positive": conditioning})
-    restored = guider.sample(
-        noise.generate_noise(latent),
-        samples,
-        comfy.samplers.ksampler("euler"),
-        torch.tensor([1.0, 0.0]),
-        denoise_mask=latent.get("noise_mask"),
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=noise.seed,
-    ).to(comfy.model_management.intermediate_device())
+    injected = noise.generate_noise(latent)
+    mask = latent.get("noise_mask")
+    results = []
+    for index in range(batch):
+        checkpoint_interrupt()
+        one = slice(index, index + 1)
+        results.append(
+            _restore_one(
+                model,
+                conditioning if prompts == 1 else _one_of(conditioning, one),
+                samples[one],
+                injected[one],
+                mask if mask is None or mask.shape[0] != batch else mask[one],
+                noise.seed,
+                (tile, overlap),
+                (index, batch),
+            )
+        )
+    restored = torch.cat(results)
+    if strength != 1.0:
+        restored = torch.lerp(samples.to(restored), restored, strength)
+    return {**latent, "samples": restored}
+
+
+def _one_of(conditioning: Any, one: slice) -> Any:
+    """One image's share of a CONDITIONING with a prompt for each."""
+    batch = conditioning[0][0].shape[0]
+
+    def share(value: Any) -> Any:
+        return value[one] if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch else value
+
+    return [[entry[0][one], {key: share(value) for key, value in entry[1].items()}] for entry in conditioning]
+
+
+def _restore_one(
+    model: Any,
+    conditioning: Any,
+    sample: Tensor,
+    injected: Tensor,
+    mask: Tensor | None,
+    seed: int,
+    tiling: tuple[int, int],
+    place: tuple[int, int],
+) -> Tensor:
+    """One image of a batch, `place` being its index and the batch's size."""
+    management = comfy.model_management
+    size = (sample.shape[-2], sample.shape[-1])
+    tile, overlap = tiling if 0 < tiling[0] < max(size) else (0, tiling[1])
+    while True:
+        overlap = min(overlap, tile // 2) if tile else overlap
+        tiles = count_tiles(*size, tile, overlap) if tile else 1
+        bar = progress(tiles * place[1])
+        bar.update_absolute(tiles * place[0])
+
+        def each(bar: Any = bar) -> None:
+            bar.update(1)
+            checkpoint_interrupt()
+
+        try:
+            guider = comfy.samplers.CFGGuider(tiled_model(model, tile, overlap, each) if tile else model)
+            guider.inner_set_conds({"positive": conditioning})
+            restored = guider.sample(
+                injected,
+                sample,
+                comfy.samplers.ksampler("euler"),
+                torch.tensor([1.0, 0.0]),
+                denoise_mask=mask,
+                disable_pbar=True,
+                seed=seed,
+            ).to(management.intermediate_device())
+            break
+        except management.OOM_EXCEPTION:
+            pass  # go on outside: the exception keeps the tensors of its frames alive
+        if tile and tile <= SMALLEST_TILE:
+            raise RuntimeError(
+                f"model: out of memory even with tiles of {SMALLEST_TILE} latent pixels; close other programs that use "
+                "the GPU, or start ComfyUI with --lowvram"
+            )
+        tile = max(SMALLEST_TILE, (tile or max(size)) // 2 // 8 * 8)
+        overlap = overlap or tile // 4
+        management.soft_empty_cache()
+        log.warning("QUSR: out of memory in the denoiser, trying again with tiles of %d latent pixels", tile)
+    if not tile:
+        each()
     if not torch.isfinite(restored).all():
         raise RuntimeError(
             "model: the result has NaN or infinite values; the model overflows in half precision on this device. "
             "Start ComfyUI with --force-fp32 or --fp32-unet"
         )
-    if strength != 1.0:
-        restored = torch.lerp(samples.to(restored), restored, strength)
-    return {**latent, "samples": restored}
+    return restored
 
 
 class QUSROneStepDenoise(io.ComfyNode):
@@ -130,7 +217,7 @@ class QUSROneStepDenoise(io.ComfyNode):
                     min=0,
                     max=4096,
                     step=8,
-                    tooltip="Side of a tile in latent pixels (nano: 4 image pixels each), 0: whole image. Less memory.",
+                    tooltip="Side of a tile in latent pixels (nano: 4 image pixels, SD: 8). 0: whole image.",
                 ),
                 io.Int.Input(
                     "overlap",

@@ -1,15 +1,37 @@
-"""What the nodes share of ComfyUI: image layout, device, progress, interrupt."""
+"""What the nodes share of ComfyUI: image layout, folders, device, progress, interrupt."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import comfy.model_management
 import comfy.utils
+import folder_paths
 import torch
 from torch import Tensor
 
 from ..qusr_train.images import CheckedImage, check_image, enlarge
 
-__all__ = ["CheckedImage", "check_image", "checkpoint_interrupt", "image_out", "match_batch", "match_size", "progress"]
+__all__ = [
+    "CheckedImage",
+    "check_image",
+    "checkpoint_interrupt",
+    "image_out",
+    "match_batch",
+    "match_size",
+    "model_folders",
+    "progress",
+]
+
+
+MODEL_FOLDER = "qusr"
+MODEL_SUFFIXES = (".safetensors", ".pkl")
+
+
+def register_model_folder() -> None:
+    """Make `models/qusr` a folder kind of ComfyUI; folders named in extra_model_paths.yaml stay in it."""
+    folder_paths.add_model_folder_path(MODEL_FOLDER, str(Path(folder_paths.models_dir) / MODEL_FOLDER))
+    folder_paths.folder_names_and_paths[MODEL_FOLDER][1].update(MODEL_SUFFIXES)
 
 
 def image_out(rgb: Tensor, alpha: Tensor | None = None) -> Tensor:
@@ -43,6 +65,13 @@ def match_batch(tensor: Tensor, batch: int, name: str, other: str) -> Tensor:
 def checkpoint_interrupt() -> None:
     """Raise ComfyUI's interrupt exception when the user pressed Cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def model_folders(kind: str) -> list[Path]:
+    """Every folder of a kind, those of extra_model_paths.yaml among them; the first is where new files go."""
+    if kind == MODEL_FOLDER:
+        register_model_folder()
+    return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
 
 
 def progress(total: int) -> comfy.utils.ProgressBar:

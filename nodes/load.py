@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import folder_paths
 from comfy_api.latest import io
 
+from ..qusr_train.checkpoint import CheckpointError, load_checkpoint
+from .host import MODEL_FOLDER, register_model_folder
 from .nano import load_nano_models
 from .sockets import CATEGORY, UEMSocket
+from .stable_diffusion import apply_checkpoint, apply_to_vae, loaded_uem
+
+NO_FILES = "(put a file into models/qusr)"
+
+register_model_folder()
 
 
 class QUSRNanoLoader(io.ComfyNode):
@@ -40,3 +51,70 @@ class QUSRNanoLoader(io.ComfyNode):
     def execute(cls, lora_strength: float) -> io.NodeOutput:
         models = load_nano_models(lora_strength)
         return io.NodeOutput(models.model, models.clip, models.vae, models.uem)
+
+
+def _strength(name: str, text: str) -> io.Float.Input:
+    return io.Float.Input(name, default=1.0, min=0.0, max=2.0, step=0.05, tooltip=text)
+
+
+class QUSRLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QUSRLoader",
+            display_name="QUSR Loader (SD 2.1)",
+            category=CATEGORY,
+            description=(
+                "Puts a QUSR, PiSA-SR or OSEDiff file from models/qusr onto SD 2.1-base. The model then restores in "
+                "one step, here or in SamplerCustomAdvanced."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="SD 2.1-base (512 px), from Load Checkpoint. No other base fits."),
+                io.Combo.Input(
+                    "checkpoint",
+                    options=folder_paths.get_filename_list(MODEL_FOLDER) or [NO_FILES],
+                    tooltip="A file in models/qusr: .safetensors of QUSR, or the authors' .pkl.",
+                ),
+                _strength("strength", "Scale of the LoRA weights. 1 as trained."),
+                _strength("pixel", "PiSA-SR only: pixel-level strength. Other than 1 takes a second pass."),
+                _strength("semantic", "PiSA-SR only: semantic strength, more is crisper. Other than 1: second pass."),
+                io.Vae.Input("vae", optional=True, tooltip="Needed for OSEDiff, which changes the VAE's encoder."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="One-step denoiser."),
+                UEMSocket.Output(display_name="uem", tooltip="Uncertainty module; empty for PiSA-SR and OSEDiff."),
+                io.Vae.Output(display_name="vae", tooltip="The VAE to encode with; unchanged except for OSEDiff."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str, **_: Any) -> float:
+        path = folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
+        return Path(path).stat().st_mtime if path else 0.0
+
+    @classmethod
+    def validate_inputs(cls, checkpoint: str) -> bool | str:
+        """Before anything runs: a missing file must not be noticed after minutes."""
+        return True if folder_paths.get_full_path(MODEL_FOLDER, checkpoint) else _missing(checkpoint)
+
+    @classmethod
+    def execute(
+        cls, model: Any, checkpoint: str, strength: float, pixel: float, semantic: float, vae: Any = None
+    ) -> io.NodeOutput:
+        path = folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
+        if path is None:
+            raise CheckpointError(_missing(checkpoint))
+        content = load_checkpoint(path)
+        return io.NodeOutput(
+            apply_checkpoint(model, content, strength, pixel, semantic),
+            loaded_uem(model, content),
+            apply_to_vae(vae, content, strength),
+        )
+
+
+def _missing(checkpoint: str) -> str:
+    searched = ", ".join(folder_paths.get_folder_paths(MODEL_FOLDER))
+    return (
+        f"checkpoint: {checkpoint} is not there (searched {searched}); put a QUSR .safetensors or .pkl file into one "
+        "of these folders and press R to refresh"
+    )

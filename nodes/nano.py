@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import comfy.latent_formats
-import comfy.lora
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -17,9 +16,9 @@ import comfy.supported_models_base
 import torch
 
 from ..qusr_train.checkpoint import BUNDLED, NanoCheckpoint, load_nano, text_encoder_config
-from ..qusr_train.lora import LoraLayer
 from ..qusr_train.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from ..qusr_train.uncertainty import UEM
+from .lora import lora_patches
 from .sampling import make_one_step
 from .sockets import LoadedUEM
 
@@ -56,16 +55,6 @@ class NanoModelConfig(comfy.supported_models_base.BASE):
     def __init__(self, config: NanoConfig) -> None:
         super().__init__({"config": config, "dtype": torch.float32})
         self.latent_format = NanoLatents(config.latent_channels)
-
-
-def lora_patches(lora: dict[str, LoraLayer]) -> dict[str, Any]:
-    """LoRA updates in the form ComfyUI's ModelPatcher takes."""
-    tensors: dict[str, torch.Tensor] = {}
-    for name, layer in lora.items():
-        tensors[f"{name}.lora_down.weight"] = layer.down
-        tensors[f"{name}.lora_up.weight"] = layer.up
-        tensors[f"{name}.alpha"] = torch.tensor(layer.alpha)
-    return comfy.lora.load_lora(tensors, {name: f"diffusion_model.{name}.weight" for name in lora})
 
 
 def _model(checkpoint: NanoCheckpoint) -> Any:
@@ -167,5 +156,6 @@ def load_nano_models(lora_strength: float = 1.0, path: str = str(BUNDLED)) -> Na
     checkpoint, model, clip, vae, uem = _base(path)
     patched = make_one_step(model.clone(), checkpoint.noise.variant)
     if checkpoint.lora and lora_strength:
-        patched.add_patches(lora_patches(checkpoint.lora), lora_strength)
+        keys = {name: f"diffusion_model.{name}.weight" for name in checkpoint.lora}
+        patched.add_patches(lora_patches(checkpoint.lora, keys), lora_strength)
     return NanoModels(patched, clip.clone(), vae, uem)

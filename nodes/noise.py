@@ -6,12 +6,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..qusr_train.noise import VARIANTS, NoiseParameters, as_variant, injected_noise, noise_sigma, seeded_noise
 from .host import image_out, match_batch
 from .sockets import CATEGORY, Uncertainty, UncertaintySocket
+from .vae import encode, tile_inputs
 
 AS_TRAINED = -1.0
 
@@ -42,11 +44,30 @@ class AdaptiveNoise:
         return injected_noise(seeded_noise(tuple(samples.shape), self.seed), sigma, self.p)
 
 
-def adaptive_noise(vae: Any, uncertainty: Uncertainty, seed: int, parameters: NoiseParameters) -> AdaptiveNoise:
-    """Encode the map with the VAE (eq. 4) and keep sigma (eq. 6) for sampling."""
-    # VAE.encode expects [0, 1]; the raw map is treated like an image in [-1, 1].
+def adaptive_noise(
+    vae: Any,
+    uncertainty: Uncertainty,
+    seed: int,
+    parameters: NoiseParameters,
+    tile: int = 0,
+    mode: str = "exact",
+    posterior_noise: Tensor | None = None,
+) -> AdaptiveNoise:
+    """Encode the map with the VAE (eq. 4) and keep sigma (eq. 6) for sampling.
+
+    Args:
+        vae, tile, mode, posterior_noise: see `vae.encode`.
+        uncertainty: of the enlarged image.
+        seed: of the noise.
+        parameters: variant and strengths; with p = 0 nothing is encoded.
+    """
+    if parameters.p == 0:
+        block = vae.spacial_compression_encode()
+        height, width = (-(-side // block) for side in uncertainty.map.shape[-2:])
+        return AdaptiveNoise(seed, torch.zeros(uncertainty.map.shape[0], vae.latent_channels, height, width), 0.0)
+    # VAEs expect [0, 1]; the raw map is treated like an image in [-1, 1].
     as_image = ((uncertainty.map + 1) / 2).movedim(1, -1)
-    u_encoded = vae.encode(as_image).cpu() * uncertainty.latent_scale
+    u_encoded = encode(vae, as_image, tile, mode, posterior_noise).cpu() * uncertainty.latent_scale
     return AdaptiveNoise(seed, noise_sigma(u_encoded, parameters), parameters.p)
 
 
@@ -102,6 +123,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
                 parameter("m", 1.0, 0.01, "Noise floor (eq. 5, paper variant)."),
                 parameter("p", 4.0, 0.05, "Noise strength (eq. 7)."),
                 parameter("delta", 1.0, 1e-8, "Added under the square root (eq. 6)."),
+                *tile_inputs(optional=True),
             ],
             outputs=[
                 io.Noise.Output(display_name="noise"),
@@ -123,6 +145,8 @@ class QUSRAdaptiveNoise(io.ComfyNode):
         m: float = AS_TRAINED,
         p: float = AS_TRAINED,
         delta: float = AS_TRAINED,
+        tile: int = 0,
+        tiles: str = "exact",
     ) -> io.NodeOutput:
         given = {"k": k, "m": m, "p": p, "delta": delta}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value >= 0}
@@ -130,7 +154,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
             changes["variant"] = as_variant(variant)
         parameters = dataclasses.replace(uncertainty.noise, **changes)
         parameters = dataclasses.replace(parameters, p=parameters.p * strength)
-        noise = adaptive_noise(vae, uncertainty, seed, parameters)
+        noise = adaptive_noise(vae, uncertainty, seed, parameters, tile, tiles)
         level = noise.sigma.mean(1, keepdim=True) * noise.p
         level = level / level.amax((1, 2, 3), keepdim=True).clamp(min=1e-8)
         return io.NodeOutput(noise, image_out(level.expand(-1, 3, -1, -1)))

@@ -18,13 +18,19 @@ class OneStepSampling(torch.nn.Module):
 
     One sigma, 1: every scheduler at one step then gives [1, 0], and `euler` returns the
     denoised latent itself.
+
+    Args:
+        timestep: what the UNet is told.
+        signal, noise: the step is (z - noise * eps) / signal; both 1 for QUSR, for OSEDiff the
+            square roots of alpha_bar and 1 - alpha_bar.
     """
 
     sigmas: Tensor
     log_sigmas: Tensor
 
-    def __init__(self, timestep: float = 1.0) -> None:
+    def __init__(self, timestep: float = 1.0, signal: float = 1.0, noise: float = 1.0) -> None:
         super().__init__()
+        self.signal, self.noise = signal, noise
         self.sigma_data = 1.0
         self.model_timestep = timestep
         self.register_buffer("sigmas", torch.ones(1))
@@ -53,7 +59,7 @@ class OneStepSampling(torch.nn.Module):
         return noise
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
-        return model_input - model_output
+        return (model_input - self.noise * model_output) / self.signal
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
         return latent_image + noise
@@ -87,15 +93,18 @@ def _subtract_injected(
     return restored - injected
 
 
-def make_one_step(patcher: Any, variant: Variant, timestep: float = 1.0) -> Any:
+def make_one_step(
+    patcher: Any, variant: Variant, timestep: float = 1.0, signal: float = 1.0, noise: float = 1.0
+) -> Any:
     """Patch a cloned ModelPatcher in place for one-step residual sampling and return it.
 
     Args:
         patcher: a clone, it is modified.
         variant: which residual formula (see `qusr_train.noise`).
         timestep: what the UNet is told, 1 for QUSR.
+        signal, noise: see `OneStepSampling`.
     """
-    patcher.add_object_patch("model_sampling", OneStepSampling(timestep))
+    patcher.add_object_patch("model_sampling", OneStepSampling(timestep, signal, noise))
     if variant == "paper":
         patcher.add_wrapper_with_key(
             comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE, _WRAPPER_KEY, _subtract_injected

@@ -21,7 +21,7 @@ class LoadedUEM:
     """What a loader hands out beside the MODEL."""
 
     patcher: Any
-    """ComfyUI ModelPatcher around a `qusr_train.uncertainty.UEM`."""
+    """ComfyUI ModelPatcher around a `qusr_train.uncertainty.UEM`; None when the model has none (PiSA-SR, OSEDiff)."""
     noise: NoiseParameters
     """How the model was trained to turn the map into noise."""
     latent_scale: float

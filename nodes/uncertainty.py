@@ -27,19 +27,20 @@ def estimate(rgb: Tensor, uem: LoadedUEM | None, estimator: str = "auto") -> Unc
     Raises:
         ValueError: `model` without a module.
     """
-    if estimator == "model" and uem is None:
-        raise ValueError("uem: not connected; connect a QUSR loader's uem output, or set estimator to gradient")
-    use_model = uem is not None and estimator != "gradient"
+    patcher = None if uem is None else uem.patcher
+    if estimator == "model" and patcher is None:
+        found = "not connected" if uem is None else "the loaded file has no UEM (PiSA-SR and OSEDiff have none)"
+        raise ValueError(f"uem: {found}; connect the uem output of a QUSR model's loader, or set estimator to gradient")
+    if estimator == "gradient":
+        patcher = None
     maps = []
     bar = progress(rgb.shape[0])
-    if use_model:
-        assert uem is not None
-        comfy.model_management.load_model_gpu(uem.patcher)
+    if patcher is not None:
+        comfy.model_management.load_model_gpu(patcher)
     for image in iterate_images(rgb * 2 - 1):
         checkpoint_interrupt()
-        if use_model:
-            assert uem is not None
-            maps.append(estimate_uncertainty(uem.patcher.model, image.to(uem.patcher.load_device)).float().cpu())
+        if patcher is not None:
+            maps.append(estimate_uncertainty(patcher.model, image.to(patcher.load_device)).float().cpu())
         else:
             maps.append(gradient_uncertainty(image.cpu()))
         bar.update(1)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..qusr_train.color import COLOR_FIXES, fix_color
 from ..qusr_train.quality import measured_prompts
@@ -21,9 +20,12 @@ from .noise import adaptive_noise
 from .prompt import encode_prompts
 from .sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
 from .uncertainty import estimate
+from .vae import decode_latent, encode_latent
 
-WHOLE_IMAGE_LIMIT = 512 * 512  # latent pixels that the denoiser takes at once; above, it works in tiles
-TILE, OVERLAP = 384, 64  # latent pixels
+# Side and overlap of the denoiser's tiles in latent pixels, by the channels of the latent. Stable
+# Diffusion: the reference's. nano is cheap enough for large tiles.
+TILES = {4: (96, 32)}
+NANO_TILE = (384, 64)
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,12 @@ def share_prompts(prompts: list[str], batches: list[Tensor]) -> list[list[str]]:
     return shared
 
 
+def denoiser_tile(model: Any, samples: Tensor) -> tuple[int, int]:
+    """Tile and overlap for a latent; (0, 0) when it is small enough to go through whole."""
+    tile, overlap = TILES.get(model.model.latent_format.latent_channels, NANO_TILE)
+    return (tile, overlap) if samples.shape[-2] * samples.shape[-1] > tile * tile else (0, 0)
+
+
 def upscale_batch(
     image: CheckedImage, prompts: list[str], models: NanoModels, preset: Preset, seed: int, color_fix: str
 ) -> tuple[Tensor, Uncertainty, Tensor, str]:
@@ -196,20 +204,16 @@ def upscale_batch(
     for index, text in enumerate(prompts):
         checkpoint_interrupt()
         bicubic = enlarge_by(image.rgb[index : index + 1], 4.0)
-        height, width = bicubic.shape[-2:]
-        block = vae.spacial_compression_encode()
-        padded = F.pad(bicubic, (0, -width % block, 0, -height % block), mode="replicate")
-        uncertainty = estimate(padded, uem)
-        latent = {"samples": vae.encode(image_out(padded))}
+        uncertainty = estimate(bicubic, uem)
+        latent = encode_latent(vae, image_out(bicubic))
         noise = adaptive_noise(vae, uncertainty, seed, parameters)
-        area = latent["samples"].shape[-2] * latent["samples"].shape[-1]
-        tile, overlap = (TILE, OVERLAP) if area > WHOLE_IMAGE_LIMIT else (0, 0)
+        tile, overlap = denoiser_tile(models.model, latent["samples"])
         conditioning = encode_prompts(models.clip, [text]).conditioning
         restored = one_step(models.model, conditioning, latent, noise, tile, overlap, preset.strength)
-        pixels = check_image(vae.decode(restored["samples"]), "decoded image").rgb[..., :height, :width]
+        pixels = check_image(decode_latent(vae, restored), "decoded image").rgb
         results.append(fix_color(pixels, bicubic.to(pixels), color_fix))
         enlarged.append(bicubic)
-        maps.append(uncertainty.map[..., :height, :width])
+        maps.append(uncertainty.map)
         bar.update(1)
     alpha = None if image.alpha is None else enlarge_by(image.alpha, 4.0)
     return (

@@ -1,4 +1,4 @@
-"""Command line: `python -m qusr_train restore | evaluate | train | photos`."""
+"""Command line: `python -m qusr_train restore | evaluate | train | photos | convert | download`."""
 
 from __future__ import annotations
 
@@ -84,8 +84,56 @@ def _photos(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _convert(arguments: argparse.Namespace) -> int:
+    from .checkpoint import load_checkpoint, save_qusr
+
+    source, target = Path(arguments.input), Path(arguments.output)
+    if target.suffix != ".safetensors":
+        raise ValueError(f"OUTPUT {target}: give a name that ends in .safetensors")
+    if target.exists() and not arguments.overwrite:
+        raise ValueError(f"OUTPUT {target}: exists already; choose another name or add --overwrite")
+    checkpoint = load_checkpoint(source)
+    save_qusr(target, checkpoint)
+    print(f"{target}: {checkpoint.method}, {len(checkpoint.lora)} LoRA layers")
+    return 0
+
+
+def _download(arguments: argparse.Namespace) -> int:
+    from tqdm.auto import tqdm
+
+    from .download import choose, download_model
+
+    bars: dict[str, tqdm] = {}
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what not in bars:
+            bars[what] = tqdm(desc=what, total=total, initial=done, unit="B", unit_scale=True)
+        bar = bars[what]
+        if done < bar.n:  # the server's file changed, and it starts again
+            bar.reset(total)
+        bar.update(done - bar.n)
+
+    try:
+        outcomes = download_model(choose(arguments.name), [Path(arguments.folder)], progress)
+    finally:
+        for bar in bars.values():
+            bar.close()
+    for outcome in outcomes:
+        print(outcome)
+    return 0
+
+
+def _scale(arguments: argparse.Namespace) -> int:
+    from .checkpoint import load_nano, save_nano, scale_residual
+
+    save_nano(Path(arguments.output), scale_residual(load_nano(arguments.input), arguments.residual))
+    print(arguments.output)
+    return 0
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All commands and flags."""
+    from .catalog import MODELS
     from .config import add_arguments
 
     parser = argparse.ArgumentParser(prog="python -m qusr_train", description=__doc__)
@@ -114,6 +162,24 @@ def build_parser() -> argparse.ArgumentParser:
     photos = commands.add_parser("photos", help="fetch the training photos of qusr-nano (needs apt on Debian)")
     photos.add_argument("output", metavar="OUTPUT", help="folder for the photos")
     photos.set_defaults(run=_photos)
+
+    convert = commands.add_parser("convert", help="turn a .pkl of QUSR, PiSA-SR or OSEDiff into a .safetensors file")
+    convert.add_argument("input", metavar="INPUT", help="the .pkl file; no code in it is run")
+    convert.add_argument("output", metavar="OUTPUT", help="the .safetensors file to write")
+    convert.add_argument("--overwrite", action="store_true", help="replace OUTPUT when it exists")
+    convert.set_defaults(run=_convert)
+
+    scale = commands.add_parser("scale", help="weaken the residual of a nano model for photos it was not trained on")
+    scale.add_argument("input", metavar="INPUT", help="a nano .safetensors file")
+    scale.add_argument("output", metavar="OUTPUT", help="the file to write")
+    scale.add_argument("--residual", type=float, required=True, help="factor, e.g. 0.7")
+    scale.set_defaults(run=_scale)
+
+    download = commands.add_parser("download", help="fetch the weights of a public model")
+    models = "; ".join(f"{m.name}: {m.about} ({m.download}, {m.licence})" for m in MODELS.values())
+    download.add_argument("name", metavar="NAME", choices=list(MODELS), help=models)
+    download.add_argument("--folder", default=".", metavar="DIR", help="where to put it (default: this folder)")
+    download.set_defaults(run=_download)
     return parser
 
 

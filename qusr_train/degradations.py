@@ -1,9 +1,9 @@
 """Synthetic camera degradations: a sharp photo becomes a pair of low and high resolution.
 
-Two thirds of the pairs imitate one camera at two focal lengths, as real test pairs are taken: lens,
-sensor and sharpening act at the pixels of each picture, so a soft low-resolution picture belongs to
-a target that is soft at its own pixels, and what must be restored is never more than the camera
-gives. The rest restores the photo itself from a blurred copy. Mild on purpose, a sixth is heavy.
+Most pairs imitate one camera at two focal lengths, as real test pairs are taken. Sensor and sharpening
+act at the pixels of each picture (half of the contrast left at 0.2 to 0.45 cycles per pixel), while
+defocus belongs to the scene and is in both pictures: blur beyond a camera's own is not to be undone.
+The rest restores the photo itself from a blurred copy. Mild on purpose, a sixth is heavy.
 Deterministic for a generator.
 """
 
@@ -106,16 +106,17 @@ def degrade(photo: Tensor, generator: torch.Generator, scale: int = SCALE) -> De
     heavy = chance(0.16)
     amount = uniform(0.1, 0.9) if chance(0.6) else 0.0
     radius = uniform(0.5, 1.2)
-    if chance(0.65):  # one camera, two focal lengths: about the same softness at the pixels of either picture
-        softness = uniform(0.25, 1.1)
-        hr = filter_image(photo, gaussian_kernel(softness, softness, 0.0, 9))
+    if chance(0.8):  # one camera, two focal lengths
+        defocus = uniform(0.0, 3.2) * scale / 4 if chance(0.5) else 0.0
+        softness = math.hypot(defocus, uniform(0.4, 1.1))
+        hr = filter_image(photo, gaussian_kernel(softness, softness, 0.0, 2 * math.ceil(3 * softness) + 1))
         if amount:
             hr = _sharpen(hr, amount, radius)
         hr = hr.clamp(0, 1)
-        sigma = scale * softness * uniform(0.8, 1.2)
+        sigma = math.hypot(defocus, scale * uniform(0.4, 0.85))
     else:
         hr = photo
-        sigma = uniform(0.5, 4.0 if heavy else 3.2) * scale / 4
+        sigma = uniform(0.5, 3.2 if heavy else 2.5) * scale / 4
 
     sigma_y = sigma * uniform(0.7, 1.0) if chance(0.4) else sigma
     x = filter_image(photo, gaussian_kernel(sigma, sigma_y, uniform(0, math.pi)))

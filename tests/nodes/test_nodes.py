@@ -54,11 +54,12 @@ def test_grey_equals_the_same_grey_in_three_channels(upscale: Any, photo: Tensor
 
 
 def test_huge_image_runs_in_tiles(upscale: Any, pack: Any, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The automatic tiling, with the limit lowered so that the test needs no huge picture."""
+    """The automatic tiling, just above the limit."""
     big = photo.repeat(1, 10, 10, 1)[:, :420, :400]
-    whole = upscale(big)[0]
-    monkeypatch.setattr(pack.nodes.upscale, "WHOLE_IMAGE_LIMIT", 400 * 400)
     tiled = upscale(big)[0]
+    monkeypatch.setattr(pack.nodes.upscale, "NANO_TILE", (420, 64))
+    whole = upscale(big)[0]
+    assert not torch.equal(whole, tiled), "the automatic tiling did not start"
     assert tiled.shape == (1, 1680, 1600, 3)
     assert (whole - tiled).abs().max() < 4 / 255
 

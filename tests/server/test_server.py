@@ -15,10 +15,13 @@ import pytest
 from PIL import Image
 
 from tests.host.comfyui import PACK_NAME, PromptFailed, Server, base_directory
+from tests.host.thumbnails import NEED_WEIGHTS
 from tests.host.workflow import to_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+BUNDLED = [path for path in WORKFLOWS if not path.stem.startswith(NEED_WEIGHTS)]
+WITH_WEIGHTS = [path for path in WORKFLOWS if path.stem.startswith(NEED_WEIGHTS)]
 
 
 def picture(data: bytes) -> np.ndarray:
@@ -34,7 +37,7 @@ def test_all_nodes_are_registered(object_info: dict[str, Any]) -> None:
     expected = {
         "QUSRNanoLoader", "QUSRQualityPrompt", "QUSREncodePrompt", "QUSRUncertainty", "QUSRUncertaintyView",
         "QUSRAdaptiveNoise", "QUSROneStepDenoise", "QUSRColorFix", "QUSRCompare", "QUSRUpscale", "QUSREnlarge",
-        "QUSRExamplePhoto",
+        "QUSRExamplePhoto", "QUSRDownload", "QUSRLoader", "QUSREncode", "QUSRDecode",
     }  # fmt: skip
     assert ours == expected
 
@@ -67,7 +70,7 @@ def test_import_loads_nothing_heavy() -> None:
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda p: p.stem)
 def test_example_workflow_runs_as_it_is(server: Server, object_info: dict[str, Any], path: Path) -> None:
     prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), object_info)
     outputs = server.run(prompt)
@@ -84,7 +87,7 @@ def test_example_workflow_runs_as_it_is(server: Server, object_info: dict[str, A
 
 def test_both_example_workflows_give_the_same_picture(server: Server, object_info: dict[str, Any]) -> None:
     pictures = []
-    for path in WORKFLOWS:
+    for path in BUNDLED:
         prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), object_info)
         saver = next(key for key, node in prompt.items() if node["class_type"] == "SaveImage")
         prompt[saver]["class_type"] = "PreviewImage"
@@ -98,6 +101,73 @@ def test_every_workflow_has_a_thumbnail_and_is_in_the_template_browser(server: S
     assert path.stem in server.get("/workflow_templates")[PACK_NAME]
     thumbnail = server.get_bytes(f"/api/workflow_templates/{PACK_NAME}/{path.stem}.jpg")
     assert Image.open(io.BytesIO(thumbnail)).size[0] >= 256
+
+
+@pytest.fixture(scope="module")
+def named_files(server: Server) -> None:
+    """Empty files under the names of the SD 2.1 examples, and a real clip: the server then lists them."""
+    import av
+
+    models = base_directory() / "models"
+    for name in (
+        "checkpoints/v2-1_512-ema-pruned.safetensors", "qusr/qusr.safetensors", "qusr/pisa_sr.pkl",
+        "vae_approx/taesd_encoder.safetensors", "vae_approx/taesd_decoder.safetensors",
+    ):  # fmt: skip
+        (models / name).parent.mkdir(parents=True, exist_ok=True)
+        (models / name).touch()
+    with av.open(str(base_directory() / "input" / "video.mp4"), "w") as clip:
+        stream = clip.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        small = np.asarray(Image.open(ROOT / "nodes" / "example_photo" / "osprey-small.png").convert("RGB"))
+        for shift in range(3):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(small[60:84, 60 + shift : 92 + shift]), "rgb24")
+            clip.mux(stream.encode(frame))
+        clip.mux(stream.encode())
+
+
+def example(path: Path, server: Server) -> dict[str, Any]:
+    return to_prompt(json.loads(path.read_text(encoding="utf-8")), server.get("/object_info"))
+
+
+@pytest.mark.parametrize("path", WITH_WEIGHTS, ids=lambda p: p.stem)
+def test_sd_example_validates_and_names_the_damaged_weights(server: Server, path: Path, named_files: None) -> None:
+    """The server accepts the graph as it is; with empty files in place of the weights it stops at the loader."""
+    prompt = example(path, server)
+    with pytest.raises(PromptFailed) as caught:
+        server.run(prompt)
+    failed = caught.value.details[-1]
+    assert failed["node_type"] in ("CheckpointLoaderSimple", "VAELoader")
+
+
+def test_sd_example_without_its_weights_is_refused_by_name(server: Server) -> None:
+    prompt = example(WITH_WEIGHTS[0], server)
+    key, loader = next((key, node) for key, node in prompt.items() if node["class_type"] == "QUSRLoader")
+    loader["inputs"]["checkpoint"] = "not-there.safetensors"
+    # The quality prompt needs no weights and runs; what hangs on the loader is refused before anything is loaded.
+    errors = server.post("/prompt", {"prompt": prompt})["node_errors"]
+    assert "not-there.safetensors is not there" in json.dumps(errors[key])
+
+
+def test_video_example_runs_with_the_bundled_model(server: Server, named_files: None) -> None:
+    """The frames' whole way, nano in place of SD 2.1: as many frames come out, four times larger."""
+    import av
+
+    prompt = example(ROOT / "example_workflows" / f"{NEED_WEIGHTS}_video.json", server)
+    loader = next(key for key, node in prompt.items() if node["class_type"] == "QUSRLoader")
+    checkpoint = next(key for key, node in prompt.items() if node["class_type"] == "CheckpointLoaderSimple")
+    instead = {(loader, 0): 0, (loader, 1): 3, (loader, 2): 2, (checkpoint, 1): 1, (checkpoint, 2): 2}
+    for node in prompt.values():
+        for name, value in node["inputs"].items():
+            if isinstance(value, list) and tuple(value) in instead:
+                node["inputs"][name] = [loader, instead[tuple(value)]]
+    prompt[loader] = {"class_type": "QUSRNanoLoader", "inputs": {"lora_strength": 1.0}}
+    del prompt[checkpoint]
+    saver = next(key for key, node in prompt.items() if node["class_type"] == "SaveVideo")
+    item = server.run(prompt)[saver]["images"][0]
+    with av.open(io.BytesIO(server.image(item))) as clip:
+        frames = [frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)]
+        assert clip.streams.video[0].average_rate == 8
+    assert [frame.shape for frame in frames] == [(96, 128, 3)] * 3
 
 
 def test_user_picture_with_alpha_keeps_it(server: Server) -> None:
@@ -118,6 +188,14 @@ def test_user_picture_with_alpha_keeps_it(server: Server) -> None:
     shown = server.run(prompt)["4"]["images"][0]
     result = Image.open(io.BytesIO(server.image(shown)))
     assert (result.mode, result.size) == ("RGBA", (120, 80))
+
+
+def test_download_node_stands_alone_and_looks_first(server: Server) -> None:
+    prompt = {"1": {"class_type": "QUSRDownload", "inputs": {"model": "osediff", "download": False}}}
+    for _ in range(2):  # not cached: files come and go
+        (text,) = server.run(prompt)["1"]["text"]
+        assert "osediff.pkl: missing" in text
+        assert str(Path("models", "qusr", "osediff.pkl")) in text
 
 
 def test_an_error_reaches_the_user_with_the_remedy(server: Server) -> None:

@@ -60,7 +60,7 @@ def test_photo_of_exactly_the_patchs_size_is_only_turned(photos: list[Tensor]) -
     for index in range(40):  # the camera of `degrade` may soften and sharpen the target: nearest, not equal
         errors = torch.stack([(samples[index].x_gt - image).abs().mean() for image in turned])
         nearest, second = errors.sort().values[:2].tolist()
-        assert nearest < 0.6 * second
+        assert nearest < 0.9 * second
         used.add(int(errors.argmin()))
     assert used == set(range(8))
 

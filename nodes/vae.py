@@ -1,0 +1,312 @@
+"""Encoding and decoding images of any size with a native VAE."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import comfy.ldm.models.autoencoder
+import comfy.ldm.modules.diffusionmodules.model as modules
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..qusr_train.noise import seeded_noise
+from .exact_vae import ExactVAE
+from .host import check_image, checkpoint_interrupt, progress
+from .sockets import CATEGORY
+
+log = logging.getLogger(__name__)
+
+MODES = ("exact", "blended")
+WHOLE = 0
+SIZE = "qusr_size"  # key of a LATENT: height and width of the image before padding
+FIRST_TILE, SMALLEST_TILE = 1024, 128  # image pixels
+
+
+def pad_to_block(images: Tensor, block: int) -> Tensor:
+    """Repeat the last row and column of (B, H, W, C) until both sides are multiples of the VAE's block."""
+    height, width = images.shape[1:3]
+    rows = torch.arange(height + -height % block, device=images.device).clamp(max=height - 1)
+    columns = torch.arange(width + -width % block, device=images.device).clamp(max=width - 1)
+    return images if height == len(rows) and width == len(columns) else images[:, rows][:, :, columns]
+
+
+def is_stable_diffusion(vae: Any) -> bool:
+    """Whether a VAE is built like Stable Diffusion's, which the exact tiles know layer by layer."""
+    model = vae.first_stage_model
+    return (
+        type(model) is comfy.ldm.models.autoencoder.AutoencoderKL
+        and type(model.encoder) is modules.Encoder
+        and type(model.decoder) is modules.Decoder
+        and isinstance(model.encoder.conv_in, torch.nn.Conv2d)
+        and model.bn is None
+        and not any(len(level.attn) for level in [*model.encoder.down, *model.decoder.up])
+        and not model.decoder.tanh_out
+        and not model.decoder.give_pre_end
+    )
+
+
+def encode(
+    vae: Any, images: Tensor, tile: int = WHOLE, mode: str = "exact", posterior_noise: Tensor | None = None
+) -> Tensor:
+    """Encode images one by one, so that memory does not grow with the batch.
+
+    Args:
+        vae: any native VAE; the exact tiles need Stable Diffusion's.
+        images: IMAGE (B, H, W, 3) in [0, 1], any size: it is padded to whole blocks of the VAE. Values
+            outside [0, 1] are kept (an uncertainty map is encoded like an image).
+        tile: side in image pixels; 0 takes the image whole, and falls back to tiles when memory is short.
+        mode: `exact` or `blended`, how tiles are joined.
+        posterior_noise: (B, C, h, w), standard normal: sample the posterior, as the reference code does.
+            None takes its mean, as ComfyUI does.
+
+    Returns:
+        (B, C, h, w), unscaled, float32.
+
+    Raises:
+        ValueError: the VAE has no posterior to sample from.
+        RuntimeError: out of memory with the smallest tile.
+    """
+    images = pad_to_block(images[..., :3], vae.spacial_compression_encode())
+    known = is_stable_diffusion(vae)
+    if posterior_noise is not None and (not known or mode == "blended"):
+        raise ValueError("posterior: only Stable Diffusion's VAE, whole or with exact tiles, can sample; choose mean")
+    results = []
+    for index in range(images.shape[0]):
+        checkpoint_interrupt()
+        image = images[index : index + 1]
+        if not known or (tile and mode == "blended"):
+            results.append(vae.encode_tiled(image, tile, tile, _overlap(tile)) if tile else vae.encode(image))
+            continue
+        mean, log_variance = _moments(vae, image, tile).chunk(2, dim=1)
+        if posterior_noise is not None:
+            noise = posterior_noise[index : index + 1].to(mean)
+            mean = mean + noise * torch.exp(0.5 * log_variance.clamp(-30.0, 20.0))
+        results.append(mean)
+    return torch.cat([result.float().cpu() for result in results]).to(comfy.model_management.intermediate_device())
+
+
+def decode(vae: Any, latents: Tensor, tile: int = WHOLE, mode: str = "exact") -> Tensor:
+    """Decode latents one by one.
+
+    Args:
+        vae: any native VAE; the exact tiles need Stable Diffusion's.
+        latents: (B, C, h, w), unscaled.
+        tile: side in image pixels, see `encode`.
+        mode: `exact` or `blended`.
+
+    Returns:
+        IMAGE (B, H, W, 3) in [0, 1], float32.
+
+    Raises:
+        RuntimeError: out of memory with the smallest tile, or NaN in the result.
+    """
+    known = is_stable_diffusion(vae)
+    results = []
+    for index in range(latents.shape[0]):
+        checkpoint_interrupt()
+        latent = latents[index : index + 1]
+        block = vae.spacial_compression_decode()
+        if not known or (tile and mode == "blended"):
+            side = max(1, tile // block)
+            image = vae.decode_tiled(latent, side, side, _overlap(side)) if tile else vae.decode(latent)
+        else:
+            image = vae.process_output(_decoded(vae, latent, tile).float()).movedim(1, -1)
+        if not torch.isfinite(image).all():
+            raise RuntimeError(
+                "vae: the decoded image has NaN or infinite values; the VAE overflows in half precision on this "
+                "device. Start ComfyUI with --fp32-vae"
+            )
+        results.append(image.cpu())
+    return torch.cat(results).to(comfy.model_management.intermediate_device())
+
+
+def _overlap(tile: int) -> int:
+    return tile // 4
+
+
+def _moments(vae: Any, image: Tensor, tile: int) -> Tensor:
+    pixels = vae.process_input(vae.vae_encode_crop_pixels(image).movedim(-1, 1))
+    model = vae.first_stage_model
+
+    def whole() -> Tensor:
+        return model.quant_conv(model.encoder(pixels.to(vae.device, vae.vae_dtype)))
+
+    def memory(side: int) -> float:
+        height, width = (min(n, side) if side else n for n in pixels.shape[-2:])
+        return vae.memory_used_encode((1, 3, height, width), vae.vae_dtype)
+
+    def tiled(exact: ExactVAE) -> Tensor:
+        return exact.moments(pixels)
+
+    return _smaller_until_it_fits(vae, model.encoder, tile, pixels.shape[-2:], whole, tiled, memory)
+
+
+def _decoded(vae: Any, latent: Tensor, tile: int) -> Tensor:
+    model, block = vae.first_stage_model, vae.spacial_compression_decode()
+    size = torch.Size(n * block for n in latent.shape[-2:])
+
+    def whole() -> Tensor:
+        return model.decode(latent.to(vae.device, vae.vae_dtype))
+
+    def memory(side: int) -> float:
+        height, width = (-(-(min(n, side) if side else n) // block) for n in size)
+        return vae.memory_used_decode((1, latent.shape[1], height, width), vae.vae_dtype)
+
+    def tiled(exact: ExactVAE) -> Tensor:
+        return exact.decode(latent)
+
+    return _smaller_until_it_fits(vae, model.decoder, tile, size, whole, tiled, memory)
+
+
+def _smaller_until_it_fits(
+    vae: Any,
+    coder: Any,
+    tile: int,
+    size: torch.Size,
+    whole: Callable[[], Tensor],
+    tiled: Callable[[ExactVAE], Tensor],
+    memory: Callable[[int], float],
+) -> Tensor:
+    """Run whole, or with tiles that are halved as long as the device's memory is short."""
+    management = comfy.model_management
+    if tile >= max(size):
+        tile = WHOLE
+    while True:
+        try:
+            management.load_models_gpu([vae.patcher], memory_required=memory(tile))
+            if not tile:
+                return whole().cpu()
+            bar = progress(ExactVAE.sweeps(coder) * math.prod(-(-side // tile) for side in size))
+
+            def each(bar: Any = bar) -> None:
+                bar.update(1)
+                checkpoint_interrupt()
+
+            return tiled(ExactVAE(vae.first_stage_model, tile, vae.device, vae.vae_dtype, each))
+        except management.OOM_EXCEPTION:
+            pass  # outside the except block, since the exception keeps the tensors of its frames alive
+        if tile and tile <= SMALLEST_TILE:
+            raise RuntimeError(
+                f"vae: out of memory even with tiles of {SMALLEST_TILE} pixels; close other programs that use the "
+                "GPU, or start ComfyUI with --lowvram"
+            )
+        tile = max(SMALLEST_TILE, tile // 2) if tile else min(FIRST_TILE, _half(max(size)))
+        management.soft_empty_cache()
+        log.warning("QUSR: out of memory in the VAE, trying again with tiles of %d pixels", tile)
+
+
+def _half(side: int) -> int:
+    return max(SMALLEST_TILE, side // 2 // 8 * 8)
+
+
+class QUSREncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QUSREncode",
+            display_name="QUSR VAE Encode",
+            category=CATEGORY,
+            description=(
+                "VAE Encode for any size: pads instead of cropping, takes a batch image by image, and its exact tiles "
+                "give the same latent as the whole image."
+            ),
+            inputs=[
+                io.Image.Input("image", tooltip="The enlarged image (QUSR Enlarge)."),
+                io.Vae.Input("vae", tooltip="The VAE of the model; QUSR Loader's vae output for OSEDiff."),
+                *tile_inputs(),
+                io.Combo.Input(
+                    "posterior",
+                    options=["mean", "sample"],
+                    default="mean",
+                    optional=True,
+                    tooltip="mean: as ComfyUI does. sample: as the authors' code does (Stable Diffusion's VAE only).",
+                ),
+                io.Int.Input(
+                    "posterior_seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    optional=True,
+                    tooltip="For posterior: sample.",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent")],
+        )
+
+    @classmethod
+    def execute(
+        cls, image: Tensor, vae: Any, tile: int, tiles: str, posterior: str = "mean", posterior_seed: int = 0
+    ) -> io.NodeOutput:
+        rgb = check_image(image).rgb.movedim(1, -1)
+        return io.NodeOutput(encode_latent(vae, rgb, tile, tiles, posterior_seed if posterior == "sample" else None))
+
+
+class QUSRDecode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QUSRDecode",
+            display_name="QUSR VAE Decode",
+            category=CATEGORY,
+            description=(
+                "VAE Decode for any size: its exact tiles give the same image as decoding it whole, without "
+                "seams. Cuts off what QUSR VAE Encode padded."
+            ),
+            inputs=[
+                io.Latent.Input("latent", tooltip="From QUSR One-Step Denoise or a sampler."),
+                io.Vae.Input("vae", tooltip="The VAE of the model, or a light decoder (TAESD) for speed."),
+                *tile_inputs(),
+            ],
+            outputs=[io.Image.Output(display_name="image")],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict[str, Any], vae: Any, tile: int, tiles: str) -> io.NodeOutput:
+        return io.NodeOutput(decode_latent(vae, latent, tile, tiles))
+
+
+def tile_inputs(optional: bool = False) -> list[Any]:
+    """The two inputs about tiles, the same for encoding and decoding."""
+    return [
+        io.Int.Input(
+            "tile",
+            default=WHOLE,
+            min=0,
+            max=8192,
+            step=64,
+            optional=optional,
+            tooltip="Side of a tile in image pixels; less takes less GPU memory. 0: whole, tiles when memory is short.",
+        ),
+        io.Combo.Input(
+            "tiles",
+            options=list(MODES),
+            default="exact",
+            optional=optional,
+            tooltip="exact: as if whole, slower, needs host memory. blended: ComfyUI's tiles, colours may shift.",
+        ),
+    ]
+
+
+def encode_latent(vae: Any, rgb: Tensor, tile: int = WHOLE, mode: str = "exact", seed: int | None = None) -> Any:
+    """LATENT of an IMAGE that remembers the image's size; a seed samples the posterior."""
+    noise = None
+    if seed is not None:
+        block = vae.spacial_compression_encode()
+        height, width = (-(-side // block) for side in rgb.shape[1:3])
+        noise = seeded_noise((rgb.shape[0], vae.latent_channels, height, width), seed)
+    return {"samples": encode(vae, rgb, tile, mode, noise), SIZE: tuple(rgb.shape[1:3])}
+
+
+def decode_latent(vae: Any, latent: dict[str, Any], tile: int = WHOLE, mode: str = "exact") -> Tensor:
+    """IMAGE of a LATENT, without the rows and columns that `encode_latent` added."""
+    image = decode(vae, latent["samples"], tile, mode)
+    height, width = latent.get(SIZE, image.shape[1:3])
+    block = vae.spacial_compression_decode()
+    if image.shape[1] - height in range(block) and image.shape[2] - width in range(block):
+        image = image[:, :height, :width]  # unless a node in between resized the latent
+    return image

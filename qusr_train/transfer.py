@@ -1,0 +1,293 @@
+"""Fetch one file: resumed after a cut, verified, and renamed into place only when whole.
+
+While it runs, `NAME.part` (what arrived), `NAME.part.json` (which version of the file that is) and `NAME.lock` (one
+process at a time) lie beside the target. After a cut or a Cancel the first two stay, so that the next run goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .connection import Cut, DownloadError, NothingLeft, Source, connect
+from .digest import CHUNK, Digest
+
+log = logging.getLogger(__name__)
+
+DELAYS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds before each new try; the count starts again whenever more of the file has arrived."""
+REPORT_EVERY = 0.1
+"""Seconds between two calls of `progress`."""
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, bytes done and bytes in all (None: the server does not say)."""
+Check = Callable[[], None]
+"""Called between chunks; raises when the user cancelled."""
+
+
+@dataclass(frozen=True)
+class _Version:
+    """Which version of the file a server has, or a part belongs to."""
+
+    digest: str | None = None
+    etag: str | None = None
+
+    def same_as(self, other: _Version) -> bool:
+        if self.digest or other.digest:
+            return self.digest == other.digest
+        return self.etag is not None and self.etag == other.etag
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the steps of one download share."""
+
+    source: Source
+    target: Path
+    progress: Progress
+    check: Check
+
+    @property
+    def name(self) -> str:
+        return self.target.name
+
+    @property
+    def part(self) -> Path:
+        return self.target.with_name(self.name + ".part")
+
+    @property
+    def sidecar(self) -> Path:
+        return self.target.with_name(self.name + ".part.json")
+
+    def received(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def discard(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.sidecar.unlink(missing_ok=True)
+
+
+def fetch(source: Source, target: Path, progress: Progress | None = None, check: Check | None = None) -> str:
+    """Download `source` to `target`, whole and verified or not at all; say in words how it was verified.
+
+    Waits when another process downloads the same file, and then takes its result.
+
+    Raises:
+        DownloadError: not available, no connection, no room, folder not writable, wrong hash.
+        BaseException: what `check` raises; what arrived stays for the next time.
+    """
+    job = _Job(source, target, _seldom(progress or (lambda what, done, total: None)), check or (lambda: None))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(job):
+            if is_there(target):
+                return "another process did it meanwhile"
+            try:
+                verified = _verify(job, _receive_all(job))
+                job.part.replace(target)
+                job.sidecar.unlink(missing_ok=True)
+            finally:
+                if job.part.is_file() and not job.received():
+                    job.discard()
+            return verified
+    except OSError as error:
+        raise DownloadError(
+            f"{target.name}: cannot write into {target.parent}: {error.strerror or error}. Make room or make the "
+            "folder writable, or choose another one"
+        ) from error
+
+
+def is_there(path: Path) -> bool:
+    """A file with something in it."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+def gigabytes(size: int) -> str:
+    """A size for people."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _seldom(progress: Progress) -> Progress:
+    """TLS hands out 16 KB at a time; nobody wants to be told that often."""
+    last: dict[str, float] = {}
+
+    def report(what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if done == total or now - last.get(what, -REPORT_EVERY) >= REPORT_EVERY:
+            last[what] = now
+            progress(what, done, total)
+
+    return report
+
+
+@contextlib.contextmanager
+def _lock(job: _Job) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    path = job.target.with_name(job.name + ".lock")
+    path.open("ab").close()  # a folder that cannot be written is an error here; on Windows filelock would wait for ever
+    lock, waited = FileLock(path), False
+    while True:
+        job.check()
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except Timeout:
+            if not waited:
+                log.info("%s: another process is downloading it; waiting", job.name)
+                waited = True
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows: an open file cannot go, filelock removes it itself
+            path.unlink()
+        lock.release()
+
+
+def _receive_all(job: _Job) -> Digest | None:
+    """Try until the part is whole; returns the hash to verify it with."""
+    failures, best = 0, job.received()
+    while True:
+        job.check()
+        try:
+            return _receive(job)
+        except Cut as cut:
+            if isinstance(cut, NothingLeft):
+                job.discard()
+            if job.received() > best:
+                failures, best = 0, job.received()
+            if failures == len(DELAYS):
+                kept = " What has arrived is kept: run it again to go on from there." if job.received() else ""
+                raise job.source.error(
+                    job.name,
+                    f"cannot be downloaded from {job.source.host}: {cut}. Check the internet connection, and "
+                    f"HTTPS_PROXY where a proxy is needed.{kept}",
+                ) from cut
+            wait = DELAYS[failures] if cut.wait is None else cut.wait
+            failures += 1
+            log.warning("%s: %s; trying again in %g s", job.name, cut, wait)
+            end = time.monotonic() + wait
+            while (left := end - time.monotonic()) > 0:
+                job.check()
+                time.sleep(min(left, 0.2))
+
+
+def _receive(job: _Job) -> Digest | None:
+    """One connection: append to the part, or start it again where the server's file is another one."""
+    old = _read_version(job)
+    have = job.received() if old else 0
+    headers = {}
+    if old and have:
+        headers["Range"] = f"bytes={have}-"
+        # A hash needs no condition: it is compared below, and of the whole at the end.
+        if not old.digest and old.etag:
+            headers["If-Range"] = old.etag
+    try:
+        answer, stated = connect(job.source, job.name, headers)
+    except NothingLeft as error:
+        if old and old.digest and error.total == have:  # all had arrived before the last run was stopped
+            return Digest.parse(old.digest)
+        raise
+    with answer:
+        digest = _expected(job, stated)
+        etag = answer.headers.get("ETag")
+        strong = etag if etag and not etag.startswith("W/") else None
+        version = _Version(digest.value if digest else None, strong)
+        start, total = _span(answer)
+        if start not in (0, have) or (start and not (old and old.same_as(version))):
+            raise NothingLeft("the file on the server has changed; starting again")
+        _refuse_other_file(job, answer, total)
+        free = shutil.disk_usage(job.part.parent).free
+        if total is not None and total - start > free:
+            raise DownloadError(
+                f"{job.name}: needs {gigabytes(total - start)} in {job.part.parent}, but {gigabytes(free)} are free. "
+                "Make room, or choose another folder"
+            )
+        job.sidecar.write_text(json.dumps(asdict(version)), encoding="utf-8")
+        done = start
+        with job.part.open("ab" if start else "wb") as file:
+            job.progress(job.name, done, total)
+            while True:
+                job.check()
+                try:
+                    block = answer.read1(CHUNK)
+                except (OSError, http.client.HTTPException) as error:
+                    raise Cut(f"the connection was cut after {done} bytes ({error})") from error
+                if not block:
+                    break
+                file.write(block)
+                done += len(block)
+                job.progress(job.name, done, total)
+    if total is not None and done < total:
+        raise Cut(f"the connection was cut after {done} of {total} bytes")
+    return digest
+
+
+def _read_version(job: _Job) -> _Version | None:
+    """What the part belongs to; None when it cannot be resumed."""
+    try:
+        version = _Version(**json.loads(job.sidecar.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return version if version.digest or version.etag else None
+
+
+def _expected(job: _Job, stated: Digest | None) -> Digest | None:
+    known = job.source.digest
+    if known and stated and stated.algorithm == known.algorithm and stated != known:
+        raise job.source.error(
+            job.name,
+            f"the server offers another file (its {stated.label} is {stated.value}, expected {known.value}).",
+        )
+    return known or stated
+
+
+def _span(answer: Any) -> tuple[int, int | None]:
+    """First byte and full length of what comes; the first is -1 where the server makes no sense."""
+    if answer.status == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range") or "")
+        if not match:
+            return -1, None
+        return int(match[1]), None if match[2] == "*" else int(match[2])
+    length = answer.headers.get("Content-Length")
+    return 0, int(length) if length and length.isdigit() else None
+
+
+def _refuse_other_file(job: _Job, answer: Any, total: int | None) -> None:
+    if answer.headers.get_content_type() == "text/html":
+        raise job.source.error(
+            job.name,
+            f"{job.source.host} answered with a web page instead of the file; a login page of the network, or a wrong "
+            "HF_ENDPOINT?",
+        )
+    if job.source.size is not None and total is not None and total != job.source.size:
+        raise job.source.error(job.name, f"the server offers {total} bytes, expected {job.source.size}: another file.")
+
+
+def _verify(job: _Job, digest: Digest | None) -> str:
+    size = job.received()
+    if digest is None:
+        return f"{size} bytes; the server stated no hash, so only the length was checked"
+
+    def step(done: int) -> None:
+        job.check()
+        job.progress(f"checking {job.name}", done, size)
+
+    found = digest.of(job.part, step)
+    if found != digest.value:
+        job.discard()
+        raise job.source.error(
+            job.name,
+            f"damaged: its {digest.label} is {found}, expected {digest.value}. The download was deleted; run it again.",
+        )
+    known = job.source.digest_from if job.source.digest else "that the server states"
+    return f"verified with the {digest.label} {known}"

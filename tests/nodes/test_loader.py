@@ -1,0 +1,130 @@
+"""QUSRLoader refuses by name what does not fit, and finds files where ComfyUI keeps them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.host import golden
+
+CHECKPOINTS = golden.GOLDEN / "checkpoints"
+INSTEAD = "load SD 2.1-base"
+
+
+@pytest.fixture
+def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """Two folders of the kind `qusr`, as with an extra_model_paths.yaml."""
+    import folder_paths
+
+    paths = [tmp_path / "models", tmp_path / "elsewhere"]
+    for path in paths:
+        path.mkdir()
+    _, suffixes = folder_paths.folder_names_and_paths["qusr"]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "qusr", ([str(p) for p in paths], suffixes))
+    folder_paths.filename_list_cache.pop("qusr", None)
+    return paths
+
+
+def _options(node: Any) -> list[str]:
+    schema = node.QUSRLoader.define_schema()
+    return next(i for i in schema.inputs if i.id == "checkpoint").options
+
+
+def _load(node: Any, model: Any, name: str = "qusr.pkl", vae: Any = None, **strengths: float) -> Any:
+    settings = {"strength": 1.0, "pixel": 1.0, "semantic": 1.0, **strengths}
+    return node.QUSRLoader.execute(model=model, checkpoint=name, vae=vae, **settings).args
+
+
+def test_every_folder_of_the_kind_is_searched(node: Any, folders: list[Path]) -> None:
+    assert _options(node) == ["(put a file into models/qusr)"]
+    shutil.copy(CHECKPOINTS / "qusr.pkl", folders[1] / "mine.pkl")
+    (folders[0] / "notes.txt").write_text("no model")
+    import folder_paths
+
+    folder_paths.filename_list_cache.pop("qusr", None)
+    assert _options(node) == ["mine.pkl"]
+    _, uem, vae = _load(node, golden.golden_unet(), "mine.pkl")
+    assert uem.patcher is not None
+    assert vae is None
+
+
+def test_the_default_folder_is_registered(pack: Any) -> None:
+    import folder_paths
+
+    assert str(Path(folder_paths.models_dir) / "qusr") in folder_paths.get_folder_paths("qusr")
+
+
+def test_missing_file_is_named_with_the_folders(node: Any, folders: list[Path]) -> None:
+    with pytest.raises(ValueError, match=r"gone\.pkl is not there .*elsewhere.*press R"):
+        _load(node, golden.build_unet(), "gone.pkl")
+    assert "gone.pkl is not there" in node.QUSRLoader.validate_inputs(checkpoint="gone.pkl")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "v_prediction", "message"),
+    [
+        ("SD15", {"context_dim": 24, "use_linear_in_transformer": False}, False, "is Stable Diffusion 1.x"),
+        ("SDXL", {"context_dim": 64}, False, "is SDXL"),
+        ("SD20", {}, True, r"v-prediction \(the 768 px model\)"),
+        ("SD20", {"model_channels": 64}, False, r"is Stable Diffusion 2.x, but .* \(layer conv_in needs"),
+    ],
+)
+def test_another_base_is_refused_by_name(
+    node: Any, folders: list[Path], kind: str, changes: dict[str, Any], v_prediction: bool, message: str
+) -> None:
+    shutil.copy(CHECKPOINTS / "qusr.pkl", folders[0])
+    with pytest.raises(ValueError, match=message) as caught:
+        _load(node, golden.build_unet(kind, v_prediction, **changes))
+    assert INSTEAD in str(caught.value)
+
+
+def test_nano_and_a_model_that_carries_one_already_are_refused(node: Any, nano: Any, folders: list[Path]) -> None:
+    shutil.copy(CHECKPOINTS / "qusr.pkl", folders[0])
+    with pytest.raises(ValueError, match="carries a one-step checkpoint already"):
+        _load(node, nano.model)
+    once = _load(node, golden.golden_unet())[0]
+    with pytest.raises(ValueError, match="carries a one-step checkpoint already"):
+        _load(node, once)
+
+
+def test_osediff_asks_for_the_vae_and_refuses_another(node: Any, nano: Any, folders: list[Path]) -> None:
+    shutil.copy(CHECKPOINTS / "osediff.pkl", folders[0])
+    model = golden.golden_unet()
+    with pytest.raises(ValueError, match="vae: OSEDiff files also change the VAE's encoder"):
+        _load(node, model, "osediff.pkl")
+    with pytest.raises(ValueError, match="vae: OSEDiff's LoRA does not fit"):
+        _load(node, model, "osediff.pkl", vae=nano.vae)
+
+
+def test_two_strengths_need_a_pisa_sr_file(node: Any, folders: list[Path]) -> None:
+    shutil.copy(CHECKPOINTS / "qusr.pkl", folders[0])
+    with pytest.raises(ValueError, match="only PiSA-SR files have these two LoRA"):
+        _load(node, golden.golden_unet(), semantic=1.2)
+
+
+def test_damaged_file_is_refused(node: Any, folders: list[Path]) -> None:
+    (folders[0] / "cut.pkl").write_bytes((CHECKPOINTS / "qusr.pkl").read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"cut\.pkl.*(damaged|refused)"):
+        _load(node, golden.build_unet(), "cut.pkl")
+
+
+def test_a_changed_file_is_loaded_again(node: Any, folders: list[Path]) -> None:
+    path = folders[0] / "mine.pkl"
+    shutil.copy(CHECKPOINTS / "qusr.pkl", path)
+    before = node.QUSRLoader.fingerprint_inputs(checkpoint="mine.pkl")
+    import os
+
+    os.utime(path, (1, 1))
+    assert node.QUSRLoader.fingerprint_inputs(checkpoint="mine.pkl") != before
+
+
+def test_a_file_without_uem_says_so_when_one_is_asked_for(node: Any, folders: list[Path], photo: Any) -> None:
+    shutil.copy(CHECKPOINTS / "pisa_sr.pkl", folders[0])
+    uem = _load(node, golden.golden_unet(), "pisa_sr.pkl")[1]
+    with pytest.raises(ValueError, match="has no UEM"):
+        node.QUSRUncertainty.execute(photo, uem, "model")
+    uncertainty = node.QUSRUncertainty.execute(photo, uem, "auto").args[0]
+    assert uncertainty.noise.p == 0

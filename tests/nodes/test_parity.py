@@ -1,0 +1,196 @@
+"""The reference implementation's own tensors, reproduced step by step through the nodes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.host import golden
+
+SCALE = 0.18215
+TOLERANCE = 1e-4
+
+
+class GivenNoise:
+    """A NOISE with the very draws that the reference used."""
+
+    seed = 0
+
+    def __init__(self, noise: Tensor) -> None:
+        self.noise = noise
+
+    def generate_noise(self, _: Any) -> Tensor:
+        return self.noise
+
+
+def difference(ours: Tensor, reference: Tensor) -> float:
+    """Largest difference, relative to the largest value."""
+    assert ours.shape == reference.shape
+    return ((ours - reference).abs().max() / reference.abs().max()).item()
+
+
+@pytest.fixture(scope="module")
+def sd() -> SimpleNamespace:
+    return SimpleNamespace(model=golden.golden_unet(), clip=golden.golden_clip(), vae=golden.golden_vae())
+
+
+@pytest.fixture
+def load(node: Any, sd: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """QUSRLoader with a file of tests/golden/checkpoints, found through ComfyUI's own folders."""
+    import folder_paths
+
+    folder = str(golden.GOLDEN / "checkpoints")
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "qusr", ([folder], {".pkl", ".safetensors"}))
+    folder_paths.filename_list_cache.pop("qusr", None)
+
+    def run(name: str, strength: float = 1.0, pixel: float = 1.0, semantic: float = 1.0) -> SimpleNamespace:
+        assert f"{name}.pkl" in folder_paths.get_filename_list("qusr")
+        outputs = node.QUSRLoader.execute(sd.model, f"{name}.pkl", strength, pixel, semantic, sd.vae).args
+        return SimpleNamespace(model=outputs[0], uem=outputs[1], vae=outputs[2])
+
+    return run
+
+
+def restore(node: Any, model: Any, conditioning: Any, z: Tensor, noise: Tensor, **options: Any) -> Tensor:
+    settings = {"strength": 1.0, "tile": 0, "overlap": 0, **options}
+    latent = {"samples": z / SCALE}
+    return node.QUSROneStepDenoise.execute(model, conditioning, latent, GivenNoise(noise), **settings).args[0][
+        "samples"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "tiling"),
+    [("qusr_128", {}), ("qusr_192x128_tiled", {"tile": 16, "overlap": 8})],
+)
+def test_qusr_step_by_step(
+    node: Any, pack: Any, load: Any, sd: SimpleNamespace, name: str, tiling: dict[str, int]
+) -> None:
+    """Every tensor of the chain; where the reference drew noise, its draw is given."""
+    run, image = golden.run(name), golden.picture(f"{name}_lq")
+    loaded = load("qusr")
+    nodes, noise_module = pack.nodes, pack.qusr_train.noise
+
+    conditioning, used, cut, _ = node.QUSREncodePrompt.execute([sd.clip], [run.about["prompt"]]).args
+    assert cut == 0
+    if hasattr(run, "input_ids"):
+        assert used == (run.input_ids != 0).sum() - 2  # without start and end; 0 pads
+    if hasattr(run, "prompt_embeds"):
+        assert difference(conditioning[0][0], run.prompt_embeds) < TOLERANCE
+
+    mean = node.QUSREncode.execute(image, sd.vae, 0, "exact").args[0]["samples"]
+    assert difference(mean, run.vae_x_lq_mean) < TOLERANCE
+    z_lq = nodes.vae.encode(sd.vae, image, posterior_noise=run.noise_posterior_x_lq) * SCALE
+    assert difference(z_lq, run.vae_x_lq_latent) < TOLERANCE
+
+    uncertainty = node.QUSRUncertainty.execute(image, loaded.uem).args[0]
+    assert difference(uncertainty.map, run.U) < TOLERANCE
+    adaptive = nodes.noise.adaptive_noise(
+        sd.vae, uncertainty, 0, uncertainty.noise, posterior_noise=run.noise_posterior_U
+    )
+    assert difference(adaptive.sigma, run.sigma) < TOLERANCE
+    injected = noise_module.injected_noise(run.noise_gauss, adaptive.sigma, adaptive.p)
+    z_g = z_lq + injected
+    assert difference(z_g, run.z_g) < TOLERANCE
+
+    z_hq = restore(node, loaded.model, conditioning, z_lq, injected, **tiling) * SCALE
+    assert difference(z_g - z_hq, run.eps) < TOLERANCE
+    assert difference(z_hq, run.z_hq) < TOLERANCE
+
+    def decoded(latent: Tensor) -> Tensor:
+        return node.QUSRDecode.execute({"samples": latent / SCALE}, sd.vae, 0, "exact").args[0].movedim(-1, 1) * 2 - 1
+
+    assert difference(decoded(run.z_hq), run.decoded_raw.clamp(-1, 1)) < TOLERANCE
+    # End to end the roundings of all steps add up: float32 against float64 of the reference itself is 0.8e-4.
+    assert difference(decoded(z_hq), run.decoded_raw.clamp(-1, 1)) < 2 * TOLERANCE
+
+
+@pytest.mark.parametrize("fix", ["adain", "wavelet"])
+def test_colour_fixed_image_within_one_grey_level(node: Any, fix: str) -> None:
+    run = golden.run("qusr_128")
+    # The reference fixes the colours of the 8-bit picture, which it made by truncation.
+    image = golden.picture("qusr_128_nofix")
+    assert (image.movedim(-1, 1) * 2 - 1 - run.decoded_raw.clamp(-1, 1)).abs().max() < 2.01 / 255
+    ours = node.QUSRColorFix.execute(image, golden.picture("qusr_128_lq"), fix).args[0]
+    assert (ours - golden.picture(f"qusr_128_{fix}")).abs().max() <= 1 / 255 + 1e-6
+
+
+def test_without_uncertainty(node: Any, load: Any, sd: SimpleNamespace) -> None:
+    """The reference's switch `enable_uncertainty = False`: no noise at all."""
+    run, prompt = golden.run("qusr_128_no_uncertainty"), golden.run("qusr_128").about["prompt"]
+    conditioning = node.QUSREncodePrompt.execute([sd.clip], [prompt]).args[0]
+    z_lq = golden.run("qusr_128").vae_x_lq_mean * SCALE
+    std = golden.run("qusr_128").vae_x_lq_std * SCALE
+    z_lq = z_lq + std * run.noise_posterior_x_lq
+    z_hq = restore(node, load("qusr").model, conditioning, z_lq, torch.zeros_like(z_lq)) * SCALE
+    assert difference(z_hq, run.z_hq) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("name", "strengths"),
+    [("pisa_sr_128_default", {}), ("pisa_sr_128_pix0.8_sem1.3", {"pixel": 0.8, "semantic": 1.3})],
+)
+def test_pisa_sr(node: Any, load: Any, sd: SimpleNamespace, name: str, strengths: dict[str, float]) -> None:
+    run = golden.run(name)
+    loaded = load("pisa_sr", **strengths)
+    conditioning = node.QUSREncodePrompt.execute([sd.clip], [""]).args[0]
+    latent = restore(node, loaded.model, conditioning, run.z_lq, torch.zeros_like(run.z_lq))
+    assert difference(run.z_lq - latent * SCALE, run.eps) < TOLERANCE
+    assert difference(latent * SCALE, run.z_hq) < TOLERANCE
+    image = node.QUSRDecode.execute({"samples": latent}, loaded.vae, 0, "exact").args[0]
+    assert difference(image.movedim(-1, 1) * 2 - 1, run.image) < TOLERANCE
+    assert loaded.uem.patcher is None
+
+
+def test_pisa_sr_two_passes_at_full_strength_equal_the_one_pass(node: Any, load: Any, sd: SimpleNamespace) -> None:
+    run = golden.run("pisa_sr_128_default")
+    conditioning = node.QUSREncodePrompt.execute([sd.clip], [""]).args[0]
+    nearly = restore(node, load("pisa_sr", semantic=1 + 1e-7).model, conditioning, run.z_lq, torch.zeros_like(run.z_lq))
+    assert difference(nearly * SCALE, run.z_hq) < TOLERANCE
+    # and the model is as it was afterwards
+    again = restore(node, load("pisa_sr").model, conditioning, run.z_lq, torch.zeros_like(run.z_lq))
+    assert difference(again * SCALE, run.z_hq) < TOLERANCE
+
+
+def test_osediff(node: Any, load: Any, sd: SimpleNamespace) -> None:
+    run = golden.run("osediff_128")
+    loaded = load("osediff")
+    conditioning = node.QUSREncodePrompt.execute([sd.clip], ["a photo"]).args[0]
+    assert difference(conditioning[0][0], run.prompt_embeds) < TOLERANCE
+    mean = node.QUSREncode.execute(golden.picture("qusr_128_lq"), loaded.vae, 0, "exact").args[0]["samples"]
+    assert difference(mean, run.vae_mean) < TOLERANCE
+    plain = node.QUSREncode.execute(golden.picture("qusr_128_lq"), sd.vae, 0, "exact").args[0]["samples"]
+    assert difference(plain, run.vae_mean) > 0.1, "the loader changed the VAE that it was given"
+    latent = restore(node, loaded.model, conditioning, run.z_lq, torch.zeros_like(run.z_lq))
+    assert difference(latent, run.vae_decode_input) < TOLERANCE
+    image = node.QUSRDecode.execute({"samples": latent}, loaded.vae, 0, "exact").args[0]
+    assert difference(image.movedim(-1, 1) * 2 - 1, run.decoded_raw.clamp(-1, 1)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["qusr", "pisa_sr", "osediff"])
+def test_stock_sampler_gives_the_same(node: Any, core: Any, load: Any, sd: SimpleNamespace, name: str) -> None:
+    model = load(name, semantic=1.2 if name == "pisa_sr" else 1.0).model
+    run = golden.run("qusr_128")
+    conditioning = node.QUSREncodePrompt.execute([sd.clip], [run.about["prompt"]]).args[0]
+    noise = 0.1 * run.noise_gauss
+    ours = restore(node, model, conditioning, run.vae_x_lq_latent, noise)
+    guider = core.sampling.BasicGuider.execute(model, conditioning).args[0]
+    sampler = core.sampling.KSamplerSelect.execute("euler").args[0]
+    sigmas = core.sampling.BasicScheduler.execute(model, "simple", 1, 1.0).args[0]
+    latent = {"samples": run.vae_x_lq_latent / SCALE}
+    stock = core.sampling.SamplerCustomAdvanced.execute(GivenNoise(noise), guider, sampler, sigmas, latent).args[0]
+    assert difference(stock["samples"], ours) < 1e-6
+
+
+def test_strength_scales_the_lora(node: Any, load: Any, sd: SimpleNamespace) -> None:
+    run = golden.run("qusr_128")
+    conditioning = node.QUSREncodePrompt.execute([sd.clip], [""]).args[0]
+    zero = torch.zeros_like(run.z_g)
+    none, half, full = (
+        restore(node, load("qusr", strength=s).model, conditioning, run.vae_x_lq_latent, zero) for s in (0.0, 0.5, 1.0)
+    )
+    assert 0 < (half - none).abs().mean() < (full - none).abs().mean()
