@@ -146,7 +146,8 @@ def main() -> None:
         ]
         print(
             f"  training mixture, {field}: {rank_correlation(true, measured):.3f}; "
-            f"word right {np.mean(np.equal(off, 0)):.0%}, at most one off {np.mean(np.less_equal(off, 1)):.0%} of {len(off)}"
+            f"word right {np.mean(np.equal(off, 0)):.0%}, at most one off {np.mean(np.less_equal(off, 1)):.0%} "
+            f"of {len(off)}"
         )
     for side in (128, 512):
         picture = torch.nn.functional.interpolate(read_photo(paths[0], 512), size=(side, side))
