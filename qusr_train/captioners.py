@@ -84,7 +84,7 @@ def tidy(answer: str, max_words: int) -> str:
     """
     answer = re.sub(r"<think>.*?(</think>|$)", " ", answer, flags=re.DOTALL)
     answer = re.sub(r"[*#`]+", "", answer)
-    words = answer.split()
+    words = "".join(c if c.isprintable() else " " for c in answer).split()
     if max_words and len(words) > max_words:
         words = words[:max_words]
         ends = [n for n, word in enumerate(words, 1) if word[-1] in ".!?"]
