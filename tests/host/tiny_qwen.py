@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ def build(folder: Path, family: str = "qwen2_5_vl") -> Path:
     fast = transformers.AutoTokenizer.from_pretrained(folder)
     fast.chat_template = TEMPLATE
     ids = {name: fast.convert_tokens_to_ids(name) for name in SPECIAL}
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": len(fast), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096, "head_dim": 8,
         "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"], "bos_token_id": ids["<|endoftext|>"],
@@ -47,7 +48,7 @@ def build(folder: Path, family: str = "qwen2_5_vl") -> Path:
         "image_token_id": ids["<|image_pad|>"], "video_token_id": ids["<|video_pad|>"],
         "vision_start_token_id": ids["<|vision_start|>"], "vision_end_token_id": ids["<|vision_end|>"],
     }  # fmt: skip
-    vision = {"depth": 2, "num_heads": 2, "in_channels": 3, "out_hidden_size": 32, "spatial_merge_size": 2}
+    vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "in_channels": 3, "out_hidden_size": 32, "spatial_merge_size": 2}
     torch.manual_seed(0)
     if family == "qwen2_5_vl":
         text["rope_scaling"] = {"type": "mrope", "rope_type": "default", "mrope_section": [1, 1, 2]}

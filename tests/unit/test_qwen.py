@@ -240,6 +240,8 @@ class _Hub(BaseHTTPRequestHandler):
             siblings = [{"rfilename": file.name} for file in self.folder.iterdir()] + [{"rfilename": "README.md"}]
             return self._give(json.dumps({"id": "Qwen/tiny", "sha": commit, "siblings": siblings}).encode())
         file = self.folder / self.path.split("?")[0].rsplit("/", 1)[-1]
+        if not file.is_file():
+            return self.send_error(404)
         if self.command == "GET":
             self.asked.append(file.name)
         content = file.read_bytes()
