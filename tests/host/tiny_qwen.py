@@ -48,7 +48,13 @@ def build(folder: Path, family: str = "qwen2_5_vl") -> Path:
         "image_token_id": ids["<|image_pad|>"], "video_token_id": ids["<|video_pad|>"],
         "vision_start_token_id": ids["<|vision_start|>"], "vision_end_token_id": ids["<|vision_end|>"],
     }  # fmt: skip
-    vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "in_channels": 3, "out_hidden_size": 32, "spatial_merge_size": 2}
+    vision: dict[str, Any] = {
+        "depth": 2,
+        "num_heads": 2,
+        "in_channels": 3,
+        "out_hidden_size": 32,
+        "spatial_merge_size": 2,
+    }
     torch.manual_seed(0)
     if family == "qwen2_5_vl":
         text["rope_scaling"] = {"type": "mrope", "rope_type": "default", "mrope_section": [1, 1, 2]}
