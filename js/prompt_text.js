@@ -19,7 +19,7 @@ app.registerExtension({
     widget.serialize = false;
 
     const onExecuted = node.onExecuted;
-    node.onExecuted = function (output) {
+    node.onExecuted = function (/** @type {any} */ output) {
       onExecuted?.apply(this, arguments);
       box.value = output?.text?.[0] ?? "";
     };

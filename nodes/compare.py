@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from .host import check_image, image_out, match_batch, match_size
 from .sockets import CATEGORY
+from .view_files import save_picture
 
 
 class QUSRCompare(io.ComfyNode):
@@ -17,7 +18,7 @@ class QUSRCompare(io.ComfyNode):
             node_id="QUSRCompare",
             display_name="QUSR Compare",
             category=CATEGORY,
-            description="Shows before (left) and after (right) side by side at the size of the result.",
+            description="Before and after: slider, side by side, amplified difference, flicker.",
             inputs=[
                 io.Image.Input("before", tooltip="The photo as it was; enlarged to the size of after."),
                 io.Image.Input("after", tooltip="The restored photo."),
@@ -29,8 +30,16 @@ class QUSRCompare(io.ComfyNode):
     @classmethod
     def execute(cls, before: Tensor, after: Tensor) -> io.NodeOutput:
         right = check_image(after, "after").rgb
-        left = match_size(check_image(before, "before").rgb, *right.shape[-2:])
-        left = match_batch(left, right.shape[0], "before", "after")
+        original = match_batch(check_image(before, "before").rgb, right.shape[0], "before", "after")
+        left = match_size(original, *right.shape[-2:])
         gap = torch.ones(*right.shape[:-1], max(1, right.shape[-1] // 128))
         pair = image_out(torch.cat([left, gap.to(right), right], dim=-1))
-        return io.NodeOutput(pair, ui=ui.PreviewImage(pair, cls=cls))
+        pairs = [
+            {
+                "before": save_picture(a),
+                "after": save_picture(b),
+                "original_size": [original.shape[-1], original.shape[-2]],
+            }
+            for a, b in zip(left, right, strict=True)
+        ]
+        return io.NodeOutput(pair, ui={"qusr_compare": pairs})

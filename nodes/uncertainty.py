@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.model_management
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..qusr_train.heatmap import COLORMAPS, add_legend, colorize, value_range
 from ..qusr_train.tiling import iterate_images
 from ..qusr_train.uncertainty import estimate_uncertainty, gradient_uncertainty
 from .host import check_image, checkpoint_interrupt, image_out, match_batch, progress
+from .noise import AdaptiveNoise
 from .sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
+from .view_files import uncertainty_files
 
 ESTIMATORS = ("auto", "model", "gradient")
 
@@ -96,7 +100,7 @@ class QUSRUncertaintyView(io.ComfyNode):
             node_id="QUSRUncertaintyView",
             display_name="QUSR Uncertainty View",
             category=CATEGORY,
-            description="The uncertainty map as a heatmap and over the photo, with a legend of its values.",
+            description="Look into the uncertainty map: over the photo, with its true values under the pointer.",
             inputs=[
                 UncertaintySocket.Input("uncertainty", tooltip="From QUSR Uncertainty or QUSR Upscale."),
                 io.Image.Input("image", optional=True, tooltip="Photo below the overlay, same size as the map."),
@@ -117,6 +121,11 @@ class QUSRUncertaintyView(io.ComfyNode):
                     "range_max", default=1.0, min=0.0, max=1000.0, step=0.01, tooltip="Upper end of a fixed range."
                 ),
                 io.Boolean.Input("legend", default=True, tooltip="Adds a strip with the values below the pictures."),
+                io.Noise.Input(
+                    "noise",
+                    optional=True,
+                    tooltip="From QUSR Adaptive Noise: the viewer then reads the noise that is really injected.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="heatmap"),
@@ -136,11 +145,14 @@ class QUSRUncertaintyView(io.ComfyNode):
         range_max: float,
         legend: bool,
         image: Tensor | None = None,
+        noise: Any = None,
     ) -> io.NodeOutput:
+        if noise is not None and not isinstance(noise, AdaptiveNoise):
+            raise ValueError("noise: does not follow the uncertainty; connect the noise of QUSR Adaptive Noise")
         values = uncertainty.magnitude
         low, high = value_range(values, range, range_min, range_max)
         heat = colorize((values - low) / (high - low), colormap)
-        overlay = heat
+        overlay, photo = heat, None
         if image is not None:
             photo = check_image(image).rgb
             if photo.shape[-2:] != heat.shape[-2:]:
@@ -152,5 +164,5 @@ class QUSRUncertaintyView(io.ComfyNode):
             overlay = torch.lerp(photo, heat, opacity)
         if legend:
             heat, overlay = (add_legend(x, colormap, low, high) for x in (heat, overlay))
-        shown = image_out(overlay)
-        return io.NodeOutput(image_out(heat), shown, ui=ui.PreviewImage(shown, cls=cls))
+        files = uncertainty_files(uncertainty, photo, noise)
+        return io.NodeOutput(image_out(heat), image_out(overlay), ui={"qusr_uncertainty": [files]})

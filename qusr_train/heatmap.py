@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # 17 evenly spaced colours each; between them linear interpolation (at most 7 grey levels off the originals).
-_COLORS = {
+COLOR_STOPS = {
     "viridis": "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 3fbc73 5ec962 84d44b "
     "addc30 d8e219 fde725",
     "turbo": "30123b 4040a2 466be3 4294ff 28bceb 18ddc2 32f298 6dfe62 a4fc3c cdec34 eecf3a fdac34 fb7e21 eb500e "
@@ -18,7 +18,7 @@ _COLORS = {
     "fec488 fde2a3 fcfdbf",
     "grey": "000000 ffffff",
 }
-COLORMAPS = tuple(_COLORS)
+COLORMAPS = tuple(COLOR_STOPS)
 
 
 def colorize(values: Tensor, colormap: str) -> Tensor:
@@ -31,9 +31,9 @@ def colorize(values: Tensor, colormap: str) -> Tensor:
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    if colormap not in _COLORS:
+    if colormap not in COLOR_STOPS:
         raise ValueError(f"colormap must be one of {', '.join(COLORMAPS)}, but got {colormap!r}")
-    table = torch.tensor([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in _COLORS[colormap].split()]) / 255.0
+    table = torch.tensor([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in COLOR_STOPS[colormap].split()]) / 255.0
     fine = F.interpolate(table.T[None], size=256, mode="linear", align_corners=True)[0].T  # (256, 3)
     index = (values.clamp(0, 1) * 255.0).round().long()
     return fine.to(values.device)[index].movedim(-1, 1)

@@ -113,13 +113,14 @@ class PromptFailed(RuntimeError):
 class Server:
     """A running ComfyUI: `with Server() as server: server.run(prompt)`."""
 
-    def __init__(self, log: Path | None = None) -> None:
+    def __init__(self, log: Path | None = None, flags: list[str] | None = None) -> None:
+        self.flags = flags or []
         self.port = free_port()
         self.log = log or HOST / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Server:
-        command = server_command(self.port)
+        command = [*server_command(self.port), *self.flags]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=comfyui_path())

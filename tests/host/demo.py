@@ -20,7 +20,7 @@ from PIL import Image
 from qusr_train.evaluate import psnr, ssim
 
 from .comfyui import HOST, ROOT, Server, base_directory
-from .workflow import to_prompt
+from .workflow import preview_output, to_prompt
 
 WORKFLOW = ROOT / "example_workflows" / "qusr_separate_nodes.json"
 OUTPUT = ROOT / "demo-output"
@@ -41,13 +41,15 @@ def use_own_image(prompt: dict[str, Any], image: str) -> None:
             node["class_type"], node["inputs"] = "LoadImage", {"image": name}
 
 
-def save_outputs(server: Server, prompt: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Path]:
-    """Fetch what the workflow's output nodes made, under telling names."""
-    names = {"SaveImage": "upscaled.png", "QUSRCompare": "before-after.png", "QUSRUncertaintyView": "uncertainty.png"}
+def save_outputs(
+    server: Server, prompt: dict[str, Any], outputs: dict[str, Any], watched: dict[str, str]
+) -> dict[str, Path]:
+    """Fetch what the workflow made, under telling names."""
+    names = {node_id: "upscaled.png" for node_id, node in prompt.items() if node["class_type"] == "SaveImage"} | watched
     OUTPUT.mkdir(exist_ok=True)
     saved = {}
     for node_id, output in outputs.items():
-        name = names.get(prompt[node_id]["class_type"])
+        name = names.get(node_id)
         if name and output.get("images"):
             (OUTPUT / name).write_bytes(server.image(output["images"][0]))
             saved[name] = OUTPUT / name
@@ -80,10 +82,14 @@ def main() -> int:
         prompt = to_prompt(workflow, server.get("/object_info"))
         if image:
             use_own_image(prompt, image)
+        watched = {
+            preview_output(prompt, "QUSRCompare"): "before-after.png",
+            preview_output(prompt, "QUSRUncertaintyView", 1): "uncertainty.png",
+        }
         started = time.monotonic()
         outputs = server.run(prompt, timeout=3600)
         seconds = time.monotonic() - started
-        saved = save_outputs(server, prompt, outputs)
+        saved = save_outputs(server, prompt, outputs, watched)
     example = ROOT / "nodes" / "example_photo"
     print("\nQUSR demo, run by a real ComfyUI server:")
     for label, name in (

@@ -8,7 +8,7 @@ import json
 from PIL import Image, ImageDraw, ImageFont
 
 from .comfyui import ROOT, Server
-from .workflow import to_prompt
+from .workflow import preview_output, to_prompt
 
 # The bird's head, small enough to show what changed: (left, top, right, bottom) of the 768 x 768 result.
 CROP = (200, 20, 456, 276)
@@ -46,11 +46,11 @@ def main() -> None:
             if path.stem.startswith(NEED_WEIGHTS):
                 continue
             prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), info)
-            outputs = server.run(prompt)
-            pairs = {
-                prompt[key]["class_type"]: value["images"][0] for key, value in outputs.items() if "images" in value
-            }
-            pair = Image.open(io.BytesIO(server.image(pairs["QUSRCompare"]))).convert("RGB")
+            if not any(node["class_type"] == "QUSRCompare" for node in prompt.values()):
+                print(f"{path.stem}: no QUSR Compare in it; its thumbnail stays as it is")
+                continue
+            watched = preview_output(prompt, "QUSRCompare")
+            pair = Image.open(io.BytesIO(server.image(server.run(prompt)[watched]["images"][0]))).convert("RGB")
             half = pair.height  # the results are square
             left, top, right, bottom = CROP
             before = pair.crop(CROP)

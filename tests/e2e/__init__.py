@@ -1,0 +1,1 @@
+"""Browser tests; a package, because the picture script shares their driver."""

@@ -1,0 +1,44 @@
+"""A real Chromium in front of a real ComfyUI: two front ends (the pinned and the newest), two renderers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.host.browser import find_browser, newest_frontend
+from tests.host.comfyui import Server
+
+from .driver import ComfyPage
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = find_browser()
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=found.path,
+            env=dict(found.env),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session", params=["pinned", "newest"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    flags = [] if request.param == "pinned" else ["--front-end-root", str(newest_frontend())]
+    with Server(flags=flags) as running:
+        yield running
+
+
+@pytest.fixture(params=["classic", "nodes2"])
+def comfy(request: pytest.FixtureRequest, server: Server, browser: Browser) -> Iterator[ComfyPage]:
+    """ComfyUI in the browser; the test fails if one of our scripts logged an error."""
+    context = browser.new_context(viewport={"width": 1600, "height": 1000}, accept_downloads=True)
+    page = ComfyPage(context.new_page(), server)
+    page.open(nodes2=request.param == "nodes2")
+    yield page
+    context.close()
+    assert page.errors == []

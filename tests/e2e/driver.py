@@ -1,0 +1,151 @@
+"""What the browser tests and the picture script do with a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import ConsoleMessage, Locator, Page
+
+from tests.host.comfyui import Server
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RUN = """async () => {
+  const { api } = window.app;
+  const done = new Promise((resolve) => {
+    api.addEventListener("execution_success", () => resolve("success"), { once: true });
+    api.addEventListener("execution_error", (e) => resolve("error: " + e.detail.exception_message), { once: true });
+  });
+  await window.app.queuePrompt(0, 1);
+  return done;
+}"""
+
+
+Slot = tuple[str, str]
+"""Name and type."""
+
+
+def node(
+    number: int,
+    node_type: str,
+    values: list[Any],
+    inputs: list[Slot] | None = None,
+    outputs: list[Slot] | None = None,
+    size: tuple[int, int] = (270, 130),
+) -> dict[str, Any]:
+    """A node of a hand-made workflow."""
+    return {
+        "id": number,
+        "type": node_type,
+        "pos": [(number - 1) * 320, 0],
+        "size": list(size),
+        "flags": {},
+        "order": number,
+        "mode": 0,
+        "properties": {},
+        "widgets_values": values,
+        "inputs": [{"name": name, "type": kind, "link": None} for name, kind in inputs or []],
+        "outputs": [{"name": name, "type": kind, "links": []} for name, kind in outputs or []],
+    }
+
+
+def graph(nodes: list[dict[str, Any]], links: list[tuple[int, int, str]]) -> dict[str, Any]:
+    """A workflow from nodes and links (from node, to node, type): first output, first free input of that type."""
+    by_id = {item["id"]: item for item in nodes}
+    rows = []
+    for number, (source, target, kind) in enumerate(links, 1):
+        slots = by_id[target]["inputs"]
+        place = next(i for i, slot in enumerate(slots) if slot["type"] == kind and slot["link"] is None)
+        slots[place]["link"] = number
+        by_id[source]["outputs"][0]["links"].append(number)
+        rows.append([number, source, 0, target, place, kind])
+    return {
+        "version": 0.4, "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": rows,
+        "groups": [], "config": {}, "extra": {},
+    }  # fmt: skip
+
+
+class ComfyPage:
+    """ComfyUI's page in a browser."""
+
+    def __init__(self, page: Page, server: Server) -> None:
+        self.page = page
+        self.server = server
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self._console)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and "extensions/qusr" in f"{message.text} {message.location.get('url', '')}":
+            self.errors.append(message.text)
+
+    def setting(self, name: str, value: Any) -> None:
+        self.server.post(f"/api/settings/{name}", value)
+
+    def open(self, nodes2: bool, theme: str = "dark", locale: str = "en") -> None:
+        """Load the page with the classic renderer or Nodes 2.0."""
+        self.setting("Comfy.TutorialCompleted", True)
+        self.setting("Comfy.VueNodes.Enabled", nodes2)
+        self.setting("Comfy.ColorPalette", theme)
+        self.setting("Comfy.Locale", locale)
+        self.page.goto(self.server._url("/"))
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        self.page.wait_for_function("window.app?.extensionManager && window.app.graph?.nodes", timeout=90_000)
+        self.page.wait_for_timeout(1500)
+
+    def load(self, workflow: str | dict[str, Any]) -> None:
+        """Open an example workflow by name, or a workflow given as JSON."""
+        if isinstance(workflow, str):
+            path = ROOT / "example_workflows" / f"{workflow}.json"
+            workflow = json.loads(path.read_text(encoding="utf-8"))
+        self.page.evaluate("async (data) => { await window.app.loadGraphData(data) }", workflow)
+        self.page.wait_for_timeout(600)
+
+    def run(self) -> str:
+        """Queue the graph and wait: "success" or "error: ...".."""
+        return self.page.evaluate(RUN)
+
+    def look_at(self, node_type: str, scale: float = 1.0) -> None:
+        """Move the canvas so that the first node of a type fills the view from its top left corner."""
+        self.page.evaluate(
+            """([type, scale]) => {
+              const { canvas, graph } = window.app;
+              const node = graph.nodes.find((n) => n.type === type);
+              canvas.ds.scale = scale;
+              canvas.ds.offset = [160 / scale - node.pos[0], 130 / scale - node.pos[1]];
+              canvas.setDirty(true, true);
+            }""",
+            [node_type, scale],
+        )
+        self.page.wait_for_timeout(600)
+
+    def value(self, script: str, argument: Any = None) -> Any:
+        return self.page.evaluate(script, argument)
+
+    def switch_tab(self, index: int) -> None:
+        """Click a workflow's tab."""
+        self.page.locator(".workflow-tab").nth(index).click()
+        self.page.wait_for_timeout(1200)
+
+    def set_widget(self, node_type: str, name: str, value: Any) -> None:
+        """Change a node's setting as its widget does."""
+        self.page.evaluate(
+            """([type, name, value]) => {
+              const widget = window.app.graph.nodes.find((n) => n.type === type).widgets.find((w) => w.name === name);
+              widget.value = value;
+              widget.callback?.(value);
+            }""",
+            [node_type, name, value],
+        )
+
+    @property
+    def viewer(self) -> Locator:
+        return self.page.locator(".qusr-frame:has(.qusr-readout)")
+
+    @property
+    def comparer(self) -> Locator:
+        return self.page.locator(".qusr-frame:has(.qusr-divider)")

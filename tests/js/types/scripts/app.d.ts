@@ -1,0 +1,19 @@
+// The part of ComfyUI's front end that the widgets use; served there as /scripts/app.js.
+export interface Extension {
+  name: string;
+  nodeCreated?(node: any): void;
+  loadedGraphNode?(node: any): void;
+  onNodeOutputsUpdated?(outputs: Record<string, any>): void;
+  setup?(): void;
+}
+
+export const app: {
+  registerExtension(extension: Extension): void;
+  canvas: { processMouseWheel(event: WheelEvent): void };
+  rootGraph?: { getNodeById?(id: number): any };
+  nodeOutputs?: Record<string, any>;
+  extensionManager: {
+    toast: { add(message: { severity: string; summary: string; detail: string; life: number }): void };
+    workflow?: { activeWorkflow?: { changeTracker?: { checkState?(): void } } };
+  };
+};
