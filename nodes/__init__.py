@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .captions import QUSRQwenPrompt, QUSRServerPrompt
 from .color import QUSRColorFix
 from .compare import QUSRCompare
 from .denoise import QUSROneStepDenoise
@@ -27,6 +28,8 @@ NODES: list[type[io.ComfyNode]] = [
     QUSREnlarge,
     QUSREncode,
     QUSRQualityPrompt,
+    QUSRQwenPrompt,
+    QUSRServerPrompt,
     QUSREncodePrompt,
     QUSRUncertainty,
     QUSRUncertaintyView,

@@ -29,7 +29,7 @@ from .quality import INSTRUCTION
 log = logging.getLogger(__name__)
 
 KEY_VARIABLE = "QUSR_API_KEY"
-"""Environment variable with the key. Its name cannot be chosen in a workflow, which may come from a stranger."""
+"""Environment variable with the key. Others must begin so: a workflow, which may come from a stranger, names them."""
 HOSTS_VARIABLE = "QUSR_API_HOSTS"
 """Environment variable with the hosts, separated by commas, that may be given the key."""
 LONGEST_ANSWER = 8 * 1024 * 1024
@@ -75,15 +75,22 @@ def parse_addresses(base_urls: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(address.rstrip("/").removesuffix("/chat/completions") for address in listed)
 
 
-def key_for(address: str) -> str | None:
+def key_for(address: str, variable: str = KEY_VARIABLE) -> str | None:
     """The key from the environment, if this host may have it.
 
     Raises:
-        CaptionError: there is a key, but no host is named that may have it.
+        CaptionError: there is a key, but no host is named that may have it; or the variable is none of ours.
     """
-    key, hosts = os.environ.get(KEY_VARIABLE, "").strip(), os.environ.get(HOSTS_VARIABLE, "")
+    if not variable.startswith(KEY_VARIABLE):  # the text may be a key: it is not repeated
+        raise CaptionError(
+            f"key_variable: expected the name of an environment variable, {KEY_VARIABLE} or one that begins so, for "
+            f"example {KEY_VARIABLE}_WORK; set it where ComfyUI is started, and never type the key itself"
+        )
+    key, hosts = os.environ.get(variable, "").strip(), os.environ.get(HOSTS_VARIABLE, "")
     if not key:
         return None
+    if not all("!" <= character <= "~" for character in key):
+        raise CaptionError(f"key_variable: {variable} holds spaces or other characters that no key has; set it again")
     allowed = {host.strip().lower() for host in hosts.split(",") if host.strip()}
     parts = urlsplit(address)
     if (parts.hostname or "").lower() in allowed or parts.netloc.lower() in allowed:
@@ -91,7 +98,7 @@ def key_for(address: str) -> str | None:
     if _is_loopback(parts.hostname or ""):
         return None
     raise CaptionError(
-        f"base_url: {parts.hostname} is not in {HOSTS_VARIABLE}, so the key in {KEY_VARIABLE} is not sent to it. Set "
+        f"base_url: {parts.hostname} is not in {HOSTS_VARIABLE}, so the key in {variable} is not sent to it. Set "
         f"{HOSTS_VARIABLE}={parts.hostname} where ComfyUI is started if you trust this server"
     )
 
@@ -123,6 +130,8 @@ class ServerCaptioner:
     """Pictures asked about at once, for each address."""
     backoff: float = 1.0
     """Seconds before the second try; doubled for every further one."""
+    key_variable: str = KEY_VARIABLE
+    """Name of the environment variable with the key, see `key_for`."""
 
     @property
     def identity(self) -> str:
@@ -174,7 +183,7 @@ class ServerCaptioner:
                 raise CaptionError("stopped")
             address = self.addresses[(number + attempt) % len(self.addresses)]
             try:
-                return _post(address, body, self.model, self.timeout, stop.is_set)
+                return _post(address, body, self.model, self.timeout, stop.is_set, self.key_variable)
             except _TryAgain as error:
                 reason = f"{address}: {error}"
                 pause = error.wait if error.wait is not None else self.backoff * 2**attempt
@@ -184,7 +193,7 @@ class ServerCaptioner:
         raise CaptionError(f"base_url: no caption after {self.tries} tries. {reason}")
 
 
-def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callable[[], bool]) -> str:
+def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callable[[], bool], variable: str) -> str:
     """One request; the text of the answer.
 
     Raises:
@@ -192,7 +201,7 @@ def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callab
         CaptionError: will not.
     """
     headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "qusr"}
-    key = key_for(address)
+    key = key_for(address, variable)
     if key:
         headers["Authorization"] = f"Bearer {key}"
     handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
@@ -213,7 +222,7 @@ def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callab
                 raise _TryAgain("the answer was cut")
     except urllib.error.HTTPError as error:
         with error:
-            raise _refusal(error, address, model) from error
+            raise _refusal(error, address, model, variable) from error
     except TimeoutError as error:
         raise _TryAgain(
             f"no answer within {timeout:g} s; raise timeout if the model is slow or still loading"
@@ -245,7 +254,7 @@ def _text_of(content: bytes) -> str:
     return text
 
 
-def _refusal(error: urllib.error.HTTPError, address: str, model: str) -> Exception:
+def _refusal(error: urllib.error.HTTPError, address: str, model: str, variable: str) -> Exception:
     """An HTTP error in words."""
     try:
         said = error.read(4000).decode(errors="replace").strip()
@@ -261,7 +270,9 @@ def _refusal(error: urllib.error.HTTPError, address: str, model: str) -> Excepti
         retry = error.headers.get("Retry-After", "")
         return _TryAgain(f"{error.code} {error.reason} {said}".strip(), float(retry) if retry.isdigit() else None)
     if error.code in (401, 403):
-        how = "the key was not accepted" if os.environ.get(KEY_VARIABLE) else f"it wants a key, set {KEY_VARIABLE}"
+        how = (
+            f"the key in {variable} was not accepted" if os.environ.get(variable) else f"it wants a key, set {variable}"
+        )
         return CaptionError(f"base_url: {address} refused access ({error.code}): {how}. {said}")
     if error.code == 404:
         return CaptionError(
