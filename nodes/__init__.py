@@ -14,6 +14,7 @@ from .example import QUSRExamplePhoto
 from .load import QUSRLoader, QUSRNanoLoader
 from .noise import QUSRAdaptiveNoise
 from .prompt import QUSREncodePrompt, QUSRQualityPrompt
+from .tiles import QUSRPhotoTiles
 from .train import QUSRLossPlot, QUSRTrain
 from .uncertainty import QUSRUncertainty, QUSRUncertaintyView
 from .upscale import QUSRUpscale
@@ -27,6 +28,7 @@ NODES: list[type[io.ComfyNode]] = [
     QUSRDownload,
     QUSREnlarge,
     QUSREncode,
+    QUSRPhotoTiles,
     QUSRQualityPrompt,
     QUSRQwenPrompt,
     QUSRServerPrompt,
