@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test lint measure bench bench-train parity clean
+.PHONY: demo serve test lint measure bench bench-train bench-memory parity clean
 
 # --- the environment -------------------------------------------------------------------------
 $(PY):
@@ -53,6 +53,10 @@ bench: $(READY)
 # Time and memory of a training step at SD 2.1's shapes: make bench-train ARGS="--batch 4 --patch 512 --steps 10"
 bench-train: $(READY)
 	@$(PY) -m tests.bench.training $(ARGS)
+
+# Device memory of each step, whole and in tiles, counted without a device
+bench-memory: $(READY)
+	@$(PY) -m tests.bench.device_memory
 
 # Differences to the reference implementation's own tensors, as a table
 parity: $(READY)
