@@ -199,7 +199,7 @@ class QUSROneStepDenoise(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="From a QUSR loader."),
                 io.Conditioning.Input(
-                    "conditioning", tooltip="The encoded quality prompt: one, or one for each image."
+                    "conditioning", tooltip="The encoded quality prompt: one, or one for each image or tile."
                 ),
                 io.Latent.Input("latent", tooltip="The enlarged image, encoded with the model's VAE."),
                 io.Noise.Input("noise", tooltip="From QUSR Adaptive Noise; DisableNoise works too."),

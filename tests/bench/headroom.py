@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qusr_train.data import find_images
-from qusr_train.evaluate import load_rgb, psnr, ssim
+from qusr_train.evaluate import load_rgb
+from qusr_train.fidelity import psnr, ssim
 from qusr_train.restore import Restorer, read_image
 
 TAPS, STRIDE = 13, 2
