@@ -33,12 +33,19 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["classic", "nodes2"])
-def comfy(request: pytest.FixtureRequest, server: Server, browser: Browser) -> Iterator[ComfyPage]:
-    """ComfyUI in the browser; the test fails if one of our scripts logged an error."""
+@pytest.fixture(scope="session", params=["classic", "nodes2"])
+def page(request: pytest.FixtureRequest, server: Server, browser: Browser) -> Iterator[ComfyPage]:
+    """ComfyUI in the browser, opened once for each renderer: opening takes longer than a test."""
     context = browser.new_context(viewport={"width": 1600, "height": 1000}, accept_downloads=True)
-    page = ComfyPage(context.new_page(), server)
-    page.open(nodes2=request.param == "nodes2")
-    yield page
+    opened = ComfyPage(context.new_page(), server)
+    opened.open(nodes2=request.param == "nodes2")
+    yield opened
     context.close()
+
+
+@pytest.fixture
+def comfy(page: ComfyPage) -> Iterator[ComfyPage]:
+    """The opened page; the test fails if one of our scripts logged an error."""
+    page.errors.clear()
+    yield page
     assert page.errors == []
