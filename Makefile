@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test lint measure bench clean
+.PHONY: demo serve test lint measure bench bench-train clean
 
 # --- the environment -------------------------------------------------------------------------
 $(PY):
@@ -18,7 +18,7 @@ $(PY):
 $(READY): $(PY) pyproject.toml requirements.txt tests/host/comfyui.py
 	@echo "Installing torch and the tools (about 5 GB once; progress in .venv/pip.log)"
 	@$(PY) -m pip install torch torchvision > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
-	@$(PY) -m pip install -r requirements.txt "transformers>=4.50" peft accelerate "pytest>=8" pytest-timeout \
+	@$(PY) -m pip install -r requirements.txt "transformers>=4.50" peft accelerate diffusers lpips tensorboard "pytest>=8" pytest-timeout \
 		"ruff>=0.14" "mypy>=1.18" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
 	@$(PY) -c 'from tests.host.comfyui import install_requirements; install_requirements()'
 	@touch $@
@@ -49,6 +49,10 @@ measure: $(READY)
 bench: $(READY)
 	@$(PY) -c "import diffusers" 2>/dev/null || $(PY) -m pip install -q diffusers
 	$(PY) -m tests.bench.inference --sizes $(or $(SIZES),512)
+
+# Time and memory of a training step at SD 2.1's shapes: make bench-train ARGS="--batch 4 --patch 512 --steps 10"
+bench-train: $(READY)
+	@$(PY) -m tests.bench.training $(ARGS)
 
 clean:
 	rm -rf $(VENV) .comfyui demo-output

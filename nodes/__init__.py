@@ -13,6 +13,7 @@ from .example import QUSRExamplePhoto
 from .load import QUSRLoader, QUSRNanoLoader
 from .noise import QUSRAdaptiveNoise
 from .prompt import QUSREncodePrompt, QUSRQualityPrompt
+from .train import QUSRLossPlot, QUSRTrain
 from .uncertainty import QUSRUncertainty, QUSRUncertaintyView
 from .upscale import QUSRUpscale
 from .vae import QUSRDecode, QUSREncode
@@ -34,6 +35,8 @@ NODES: list[type[io.ComfyNode]] = [
     QUSRDecode,
     QUSRColorFix,
     QUSRCompare,
+    QUSRTrain,
+    QUSRLossPlot,
 ]
 
 

@@ -1,4 +1,4 @@
-"""Command line: `python -m qusr_train restore | evaluate | train | photos | convert | download`."""
+"""Command line: `python -m qusr_train COMMAND`; --help lists the commands."""
 
 from __future__ import annotations
 
@@ -59,21 +59,79 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from . import report
     from .evaluate import evaluate_folders, write_json
 
     metrics = tuple(name.strip() for name in arguments.metrics.split(",") if name.strip())
-    report = evaluate_folders(Path(arguments.pred), Path(arguments.gt), metrics)
+    folders: dict[str, Path] = {}
+    for given in arguments.pred:
+        name, equals, folder = given.partition("=")
+        path = Path(folder) if equals and not Path(given).is_dir() else Path(given)
+        label = name if equals and not Path(given).is_dir() else path.name or str(path)
+        if label in folders:
+            raise ValueError(f"--pred: two methods are called {label!r}; write NAME=DIR to tell them apart")
+        folders[label] = path
+    truths = Path(arguments.gt)
+    niqe = Path(arguments.niqe) if arguments.niqe else None
+    options = {"device": arguments.device, "download": arguments.download, "niqe": niqe}
+    reports = {name: evaluate_folders(folder, truths, metrics, **options) for name, folder in folders.items()}
+    only = next(iter(reports.values()))
     if arguments.json:
-        write_json(Path(arguments.json), report)
-    print(f"{len(report['per_image'])} images: " + ", ".join(f"{m} {v:.4f}" for m, v in report["mean"].items()))
+        write_json(Path(arguments.json), only if len(reports) == 1 else {"methods": reports})
+    if arguments.csv:
+        report.write_csv(Path(arguments.csv), reports)
+    if arguments.markdown:
+        report.write_text(Path(arguments.markdown), report.markdown_table(reports))
+    if arguments.html:
+        report.write_text(Path(arguments.html), report.html_report(reports, folders, truths))
+    if len(reports) == 1:
+        print(f"{len(only['per_image'])} images: " + ", ".join(f"{m} {v:.4f}" for m, v in only["mean"].items()))
+    else:
+        print(report.markdown_table(reports), end="")
     return 0
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from .config import from_arguments
-    from .training import train
+    import os
+    import signal
+    import threading
 
-    print(train(from_arguments(arguments)))
+    from .config import from_arguments
+    from .training import TrainingStopped, train
+
+    asked = threading.Event()
+    previous = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        path = train(from_arguments(arguments), should_stop=asked.is_set)
+    except TrainingStopped as error:
+        print(error, file=sys.stderr)
+        return 130
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if os.environ.get("RANK", "0") == "0":  # one line, not one for each process
+        print(path)
+    return 0
+
+
+def _ablation(arguments: argparse.Namespace) -> int:
+    from .ablation import run_ablation
+    from .config import from_arguments
+    from .report import markdown_table
+
+    print(markdown_table(run_ablation(from_arguments(arguments), Path(arguments.eval))), end="")
+    return 0
+
+
+def _degrade(arguments: argparse.Namespace) -> int:
+    from .pregenerate import pregenerate
+
+    written = pregenerate(
+        Path(arguments.photos), Path(arguments.out), arguments.count, patch=arguments.patch, seed=arguments.seed,
+        kind=arguments.degradation, sharpen_targets=arguments.sharpen_targets,
+        factors=tuple(arguments.photo_factors), workers=arguments.workers,
+    )  # fmt: skip
+    print(f"{written} pairs written into {arguments.out}, {arguments.count - written} were there")
     return 0
 
 
@@ -123,6 +181,14 @@ def _download(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _scale(arguments: argparse.Namespace) -> int:
+    from .checkpoint import load_nano, save_nano, scale_residual
+
+    save_nano(Path(arguments.output), scale_residual(load_nano(arguments.input), arguments.residual))
+    print(arguments.output)
+    return 0
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All commands and flags."""
     from .catalog import MODELS
@@ -140,16 +206,45 @@ def build_parser() -> argparse.ArgumentParser:
     restore.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
     restore.set_defaults(run=_restore)
 
-    evaluate = commands.add_parser("evaluate", help="PSNR and SSIM on Y of a folder against ground truth")
-    evaluate.add_argument("--pred", required=True, help="folder of predictions")
-    evaluate.add_argument("--gt", required=True, help="folder of ground truth images with the same names")
-    evaluate.add_argument("--metrics", default="psnr,ssim", help="comma separated (default: psnr,ssim)")
-    evaluate.add_argument("--json", help="write the full report to this file")
+    evaluate = commands.add_parser("evaluate", help="the paper's metrics of folders of predictions")
+    evaluate.add_argument(
+        "--pred", required=True, nargs="+", metavar="[NAME=]DIR", help="folder of predictions; several make a table"
+    )
+    evaluate.add_argument("--gt", required=True, metavar="DIR", help="folder of ground truth with the same names")
+    evaluate.add_argument(
+        "--metrics",
+        default="psnr,ssim",
+        help="comma separated (default: psnr,ssim); also lpips, dists, fid, niqe, clipiqa, musiq, maniqa, by pyiqa",
+    )
+    evaluate.add_argument("--json", metavar="FILE", help="write the full report to this file")
+    evaluate.add_argument("--csv", metavar="FILE", help="write every value as CSV")
+    evaluate.add_argument("--markdown", metavar="FILE", help="write the table as Markdown")
+    evaluate.add_argument("--html", metavar="FILE", help="write a page with the table, worst and best crops")
+    evaluate.add_argument("--device", default="cpu", help="torch device of pyiqa's metrics (default: cpu)")
+    evaluate.add_argument("--download", action="store_true", help="let pyiqa download weights that are absent")
+    evaluate.add_argument("--niqe", metavar="FILE", help="NIQE's parameters: pyiqa's .mat or basicsr's .npz")
     evaluate.set_defaults(run=_evaluate)
 
-    train = commands.add_parser("train", help="train qusr-nano")
+    train = commands.add_parser("train", help="train qusr-nano, or QUSR on SD 2.1-base")
     add_arguments(train)
     train.set_defaults(run=_train)
+
+    ablation = commands.add_parser("ablation", help="train and compare nano without prior, without noise, with both")
+    ablation.add_argument("--eval", required=True, metavar="DIR", help="folder with lr and hr to compare on")
+    add_arguments(ablation)
+    ablation.set_defaults(run=_ablation)
+
+    degrade = commands.add_parser("degrade", help="make training pairs from photos once; goes on where it stopped")
+    degrade.add_argument("--photos", required=True, metavar="DIR", help="folder of sharp photos")
+    degrade.add_argument("--out", required=True, metavar="DIR", help="folder for lr and hr; `train --pairs` reads it")
+    degrade.add_argument("--count", required=True, type=int, help="number of pairs")
+    degrade.add_argument("--patch", type=int, default=512, help="side of the targets in pixels (default: 512)")
+    degrade.add_argument("--seed", type=int, default=1, help="(default: 1)")
+    degrade.add_argument("--degradation", choices=("second_order", "camera"), default="second_order")
+    degrade.add_argument("--sharpen_targets", action="store_true", help="unsharp-mask the targets (second_order)")
+    degrade.add_argument("--photo_factors", type=float, nargs="+", default=[1.0], help="sizes to use photos at")
+    degrade.add_argument("--workers", type=int, default=0, help="processes (default: 0, this one)")
+    degrade.set_defaults(run=_degrade)
 
     photos = commands.add_parser("photos", help="fetch the training photos of qusr-nano (needs apt on Debian)")
     photos.add_argument("output", metavar="OUTPUT", help="folder for the photos")
@@ -160,6 +255,12 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("output", metavar="OUTPUT", help="the .safetensors file to write")
     convert.add_argument("--overwrite", action="store_true", help="replace OUTPUT when it exists")
     convert.set_defaults(run=_convert)
+
+    scale = commands.add_parser("scale", help="weaken the residual of a nano model for photos it was not trained on")
+    scale.add_argument("input", metavar="INPUT", help="a nano .safetensors file")
+    scale.add_argument("output", metavar="OUTPUT", help="the file to write")
+    scale.add_argument("--residual", type=float, required=True, help="factor, e.g. 0.7")
+    scale.set_defaults(run=_scale)
 
     download = commands.add_parser("download", help="fetch the weights of a public model")
     models = "; ".join(f"{m.name}: {m.about} ({m.download}, {m.licence})" for m in MODELS.values())

@@ -10,82 +10,163 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-Stage = Literal["base", "qusr"]
+Stage = Literal["base", "qusr", "sd21"]
 Precision = Literal["no", "bf16", "fp16"]
+CONFIGS = Path(__file__).parent / "configs"
+"""Recipes that ship with the package; `train` takes them by name."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    photos: str
-    """Folder of sharp photos, searched recursively."""
-    out: str
+    photos: str = ""
+    """Folder of sharp photos, searched recursively, or give `pairs`."""
+    out: str = ""
     """Folder for checkpoints and the finished model."""
     stage: Stage = "base"
-    """`base` trains the UNet and the text encoder from bicubic; `qusr` adds LoRA, UEM and noise to one."""
+    """`base` trains nano's UNet and text encoder; `qusr` adds LoRA, UEM and noise to one, `sd21` to SD 2.1-base."""
     init: str = ""
-    """Model to start from (a .safetensors); needed for stage `qusr`, optional for `base`."""
+    """Model to start from: nano's .safetensors (optional for `base`), or the folder of SD 2.1-base (diffusers)."""
     steps: int = 12000
     """Optimiser steps."""
     batch_size: int = 8
-    """Patches for each step."""
+    """Patches for each step and process."""
+    accumulation: int = 1
+    """Batches whose gradients are added up for one step."""
     patch: int = 192
     """Side of a high-resolution patch in pixels, a multiple of 16."""
     learning_rate: float = 8e-4
-    """Peak learning rate (AdamW, warm-up, then cosine to 1 %)."""
+    """Peak learning rate (AdamW, warm-up, then the schedule)."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Learning rate after the warm-up: cosine to 1 %, linear to 0, or constant."""
     warmup: int = 200
     """Steps of linear warm-up."""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay."""
+    beta2: float = 0.99
+    """AdamW's second beta (the first is 0.9)."""
+    uem_learning_rate: float = 3.0
+    """The UEM's learning rate as a multiple of the others': it is new when the rest is fine-tuned."""
     ema: float = 0.999
     """Decay of the averaged weights that are exported; 0 exports the raw ones."""
     gradient_weight: float = 0.1
-    """Weight of the gradient loss beside the pixel loss."""
+    """Weight of the gradient loss beside the pixel loss (nano)."""
     ssim_weight: float = 0.2
-    """Weight of 1 - SSIM beside the pixel loss."""
+    """Weight of 1 - SSIM beside the pixel loss (nano)."""
+    l2_weight: float = 0.5
+    """Weight of the mean squared error (stage `sd21`, eq. 9)."""
+    lpips_weight: float = 2.0
+    """Weight of LPIPS (stage `sd21`, eq. 9)."""
+    csd_weight: float = 2.0
+    """Weight of classifier score distillation (stage `sd21`, eq. 9)."""
     uncertainty_weight: float = 0.3
-    """Weight of the uncertainty loss (stage `qusr`)."""
+    """Weight of the uncertainty loss (stages `qusr`, `sd21`)."""
     uncertainty_alpha: float = 0.03
     """Error (in [-1, 1] units) below which the UEM should report nothing (eq. 8)."""
+    uncertainty_norm: Literal["abs", "sigmoid"] = "abs"
+    """U_n of equation 8: |U| (nano) or sigmoid(U) (the reference)."""
+    lpips_backbone: str = ""
+    """File with torchvision's vgg16 weights for LPIPS; empty: look in torch's hub folder."""
+    csd_guidance: float = 1.0
+    """Classifier-free guidance of the frozen UNet in the CSD loss; the reference trains with 1."""
+    csd_timesteps: tuple[float, ...] = (0.02, 0.98)
+    """Range of the CSD loss's noise levels, as shares of the 1000 timesteps."""
+    csd_prompt: str = "A high quality image with good details and clarity."
+    """What the CSD loss pulls towards."""
+    csd_negative_prompt: str = "low quality, blurry, noisy, distorted"
+    """What the CSD loss pushes away from."""
     rank: int = 4
-    """LoRA rank (stage `qusr`)."""
+    """LoRA rank (stages `qusr`, `sd21`)."""
+    uem_channels: int = 64
+    """Hidden channels of the UEM (stage `sd21`; nano's are in its file)."""
     noise_variant: Literal["paper", "reference"] = "paper"
-    """Which variant of equations 5-7 to train with (stage `qusr`)."""
+    """Which variant of equations 5-7 to train with (stages `qusr`, `sd21`)."""
     noise_k: float = 0.01
-    """Noise gain k (stage `qusr`)."""
+    """Noise gain k (stages `qusr`, `sd21`)."""
+    noise_m: float = 0.0
+    """Noise floor m, in [0, 1] (stages `qusr`, `sd21`)."""
     noise_p: float = 0.5
-    """Noise strength p (stage `qusr`)."""
+    """Noise strength p; 0 trains without uncertainty-guided noise (stages `qusr`, `sd21`)."""
+    noise_gradient: bool = False
+    """Let all losses reach the UEM through the noise, as the reference does (stage `sd21`; costs a VAE encode)."""
     photo_factors: tuple[float, ...] = (0.5, 0.33)
     """Sizes at which every photo is used; most photos are soft at full size, and the degradations add softness."""
+    degradation: Literal["camera", "second_order"] = "camera"
+    """How photos become low-resolution: like a camera (mild), or Real-ESRGAN's second-order degradations."""
+    sharpen_targets: bool = False
+    """Unsharp-mask the targets of second-order degradations."""
+    pairs: str = ""
+    """Folder with `lr` and `hr` inside (real pairs, or made by `degrade`) to train on instead of `photos`."""
+    prompts: Literal["measured", "files", "empty"] = "measured"
+    """Quality prompts: measured on each input, from `captions.json` beside `lr` and `hr`, or none."""
+    cache_latents: bool = False
+    """Encode every pair once and keep it in OUT/cache (stage `sd21`; `pairs` exactly as large as `patch`)."""
     precision: Precision = "bf16"
     """Mixed precision: no, bf16 or fp16."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit keeps the optimiser's state in 8 bits (needs bitsandbytes)."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, more time (stage `sd21`)."""
+    compile: bool = False
+    """Compile the models with torch.compile: slow start, faster steps."""
     workers: int = 1
     """Data loading processes."""
     seed: int = 1
     """Seed of weights, crops and degradations."""
     save_every: int = 500
     """Steps between checkpoints."""
+    log_every: int = 10
+    """Steps between lines in OUT/STAGE.metrics.jsonl and points in the tracker."""
+    sample_every: int = 500
+    """Steps between sample pictures in OUT/samples; 0 makes none."""
+    tracker: Literal["auto", "tensorboard", "wandb", "none"] = "auto"
+    """Where curves and samples go beside OUT; auto is TensorBoard when it is installed."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.photo_factors, list):
-            object.__setattr__(self, "photo_factors", tuple(self.photo_factors))
+        for name in ("photo_factors", "csd_timesteps"):  # JSON has lists
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         hints = get_type_hints(TrainConfig)
         for f in dataclasses.fields(self):
             _check_type(f.name, getattr(self, f.name), hints[f.name])
-        for name in ("warmup", "workers", "noise_k", "noise_p", "gradient_weight", "ssim_weight", "uncertainty_weight"):
+        for name in (
+            "warmup", "workers", "noise_k", "noise_p", "gradient_weight", "ssim_weight", "uncertainty_weight",
+            "l2_weight", "lpips_weight", "csd_weight", "csd_guidance", "weight_decay", "sample_every",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name}: must be finite and at least 0, but got {getattr(self, name)}")
-        for name in ("learning_rate", "uncertainty_alpha"):
+        for name in ("learning_rate", "uem_learning_rate", "uncertainty_alpha"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"--{name}: must be finite and above 0, but got {getattr(self, name)}")
         if not self.photo_factors or not all(0 < factor <= 1 for factor in self.photo_factors):
             raise ValueError(f"--photo_factors: give at least one factor in (0, 1], but got {self.photo_factors}")
-        for name in ("steps", "batch_size", "save_every", "rank"):
+        for name in ("steps", "batch_size", "accumulation", "save_every", "log_every", "rank", "uem_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name}: must be at least 1, but got {getattr(self, name)}")
         if self.patch < 64 or self.patch % 16:
             raise ValueError(f"--patch: must be a multiple of 16 and at least 64, but got {self.patch}")
+        for name in ("ema", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"--{name}: must be in [0, 1), but got {getattr(self, name)}")
+        if not 0 <= self.noise_m <= 1:
+            raise ValueError(f"--noise_m: must be in [0, 1], but got {self.noise_m}")
+        low, high = (*self.csd_timesteps, 0.0, 0.0)[:2]
+        if len(self.csd_timesteps) != 2 or not 0 <= low < high <= 1:
+            raise ValueError(f"--csd_timesteps: expected 0 <= low < high <= 1, but got {self.csd_timesteps}")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
         if self.stage == "qusr" and not self.init:
             raise ValueError("--init: stage `qusr` fine-tunes a trained base, give its .safetensors file")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"--ema: must be in [0, 1), but got {self.ema}")
+        if self.stage == "sd21" and not self.init:
+            raise ValueError("--init: stage `sd21` fine-tunes SD 2.1-base, give its folder in diffusers form")
+        if self.photos and self.pairs:
+            raise ValueError("--pairs: give either photos or pairs, but got both")
+        if self.prompts == "files" and not self.pairs:
+            raise ValueError("--prompts: files need `pairs` with a captions.json; photos are degraded anew each time")
+        if self.cache_latents and (self.stage != "sd21" or not self.pairs):
+            raise ValueError("--cache_latents: needs stage `sd21` and `pairs`, whose crops are fixed")
+        if self.sharpen_targets and self.degradation != "second_order":
+            raise ValueError("--sharpen_targets: only for --degradation second_order")
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> TrainConfig:
@@ -94,7 +175,8 @@ class TrainConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        missing = sorted({"photos", "out"} - set(values))
+        wanted = {"out"} if values.get("pairs") else {"photos", "out"}
+        missing = sorted(wanted - set(values))
         if missing:
             raise ValueError(f"missing setting {', '.join(missing)}")
         return cls(**values)
@@ -113,7 +195,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
         fits, expected = _is_number(value), "a number"
     else:
         fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-        expected = {int: "a whole number", str: "a text"}[hint]
+        expected = {int: "a whole number", str: "a text", bool: "true or false"}[hint]
     if not fits:
         raise ValueError(f"--{name}: expected {expected}, but got {value!r}")
 
@@ -140,7 +222,8 @@ def field_help() -> dict[str, str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser one optional flag for each field; flags override the config file."""
     hints, helps = get_type_hints(TrainConfig), field_help()
-    parser.add_argument("config", nargs="?", help="JSON file with any of the settings below")
+    shipped = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json")))
+    parser.add_argument("config", nargs="?", help=f"JSON file with any of the settings below, or one of: {shipped}")
     for f in dataclasses.fields(TrainConfig):
         hint = hints[f.name]
         default = "" if f.default is dataclasses.MISSING else f" (default: {f.default})"
@@ -149,21 +232,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             options["choices"] = get_args(hint)
         elif get_origin(hint) is tuple:
             options |= {"type": float, "nargs": "+"}
+        elif hint is bool:
+            options["action"] = argparse.BooleanOptionalAction
         else:
             options["type"] = hint
         parser.add_argument(f"--{f.name}", **options)
 
 
+def load_config_file(name: str) -> dict[str, Any]:
+    """Settings of a JSON file, or of a recipe that ships with the package.
+
+    Raises:
+        ValueError: missing, not JSON, or not an object.
+    """
+    shipped = CONFIGS / f"{name}.json"
+    path = shipped if shipped.is_file() and not Path(name).exists() else Path(name)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"config file {name}: cannot be read ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"config file {name}: expected a JSON object, but got {type(values).__name__}")
+    return values
+
+
 def from_arguments(arguments: argparse.Namespace) -> TrainConfig:
     """Config file first, then the flags that were given."""
-    values: dict[str, Any] = {}
-    if arguments.config:
-        try:
-            values = json.loads(Path(arguments.config).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"config file {arguments.config}: cannot be read ({error})") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"config file {arguments.config}: expected a JSON object, but got {type(values).__name__}")
+    values = load_config_file(arguments.config) if arguments.config else {}
     for f in dataclasses.fields(TrainConfig):
         given = getattr(arguments, f.name)
         if given is not None:

@@ -1,9 +1,13 @@
-"""Training data: photos in a folder -> (low-resolution, high-resolution, caption) samples."""
+"""Training data: photos in memory -> (low-resolution, high-resolution, caption) samples.
+
+`pairs.py` reads photos and pairs from files instead, when there are too many for memory.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +35,8 @@ class Sample:
     x_gt: Tensor
     """(3, H, W) in [-1, 1], the target."""
     prompt: str
+    moments: Tensor | None = None
+    """(2, C, h, w), cached mean and standard deviation of x_lq's unscaled latent, when there is a cache."""
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -127,6 +133,17 @@ def true_quality(measured: quality.Quality, degraded: Degraded) -> quality.Quali
     return dataclasses.replace(measured, blur_x=blur, blur_y=blur, noise=noise, chroma_noise=0.0, blocking=blocking)
 
 
+Degradation = Callable[[Tensor, torch.Generator, int], Degraded]
+"""(1, 3, H, W) in [0, 1], generator, scale -> a pair."""
+
+
+def turned(photo: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the eight turns and flips of (C, H, W)."""
+    turn = int(torch.randint(8, (), generator=generator))
+    photo = torch.rot90(photo, turn % 4, (1, 2))
+    return photo.flip(2) if turn >= 4 else photo
+
+
 class PhotoPatches(Dataset[Sample]):
     """Random crops, degraded and captioned; sample i is the same for the same seed, in any worker."""
 
@@ -138,6 +155,7 @@ class PhotoPatches(Dataset[Sample]):
         seed: int,
         empty_prompts: float = 0.1,
         true_prompts: float = 0.5,
+        degradation: Degradation = degrade,
     ) -> None:
         self.photos = photos
         self.patch = patch
@@ -145,6 +163,7 @@ class PhotoPatches(Dataset[Sample]):
         self.seed = seed
         self.empty_prompts = empty_prompts
         self.true_prompts = true_prompts
+        self.degradation = degradation
         # Between one draw for each photo and one for each pixel: large photos hold more, but not all of it new.
         areas = torch.tensor([p.shape[1] * p.shape[2] for p in photos], dtype=torch.float64).sqrt()
         self.cumulative = (areas / areas.sum()).cumsum(0)
@@ -170,12 +189,8 @@ class PhotoPatches(Dataset[Sample]):
         if not 0 <= index < self.length:
             raise IndexError(index)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        photo = self._crop(generator)
-        turn = int(torch.randint(8, (), generator=generator))
-        photo = torch.rot90(photo, turn % 4, (1, 2))
-        if turn >= 4:
-            photo = photo.flip(2)
-        pair = degrade(photo[None].contiguous(), generator, SCALE)
+        photo = turned(self._crop(generator), generator)
+        pair = self.degradation(photo[None].contiguous(), generator, SCALE)
         words = quality.measure_quality(pair.lr)[0]
         if torch.rand((), generator=generator).item() < self.true_prompts:
             words = true_quality(words, pair)
@@ -186,10 +201,25 @@ class PhotoPatches(Dataset[Sample]):
         return Sample(x_lq[0] * 2 - 1, pair.hr[0] * 2 - 1, prompt)
 
 
-def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, list[str]]:
-    """Batch: x_lq and x_gt (B, 3, H, W), prompts."""
+@dataclass(frozen=True)
+class Batch:
+    """Samples stacked; see `Sample`."""
+
+    x_lq: Tensor
+    x_gt: Tensor
+    prompts: list[str]
+    moments: Tensor | None = None
+
+
+def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, list[str], Tensor | None]:
+    """Stack samples: x_lq and x_gt (B, 3, H, W), prompts, cached moments (B, 2, C, h, w) or None.
+
+    A tuple, since accelerate moves those to the device; `Batch(*collated)` names its parts.
+    """
+    cached = [s.moments for s in samples if s.moments is not None]
     return (
         torch.stack([s.x_lq for s in samples]),
         torch.stack([s.x_gt for s in samples]),
         [s.prompt for s in samples],
+        torch.stack(cached) if len(cached) == len(samples) else None,
     )

@@ -1,8 +1,9 @@
-"""Image quality figures: PSNR and SSIM on Y, as the paper's tables compute them (pyiqa's definitions)."""
+"""Image quality figures of folders: PSNR and SSIM on Y as the paper's tables compute them, the rest by pyiqa."""
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import numpy as np
 from PIL import Image
 
 from .files import write_whole
+from .iqa import PYIQA_METRICS, Metric, MissingWeights, create
 
-METRICS = ("psnr", "ssim")
+log = logging.getLogger(__name__)
+
+METRICS: dict[str, Metric] = {"psnr": Metric(True, True), "ssim": Metric(True, True), **PYIQA_METRICS}
+DEFAULT_METRICS = ("psnr", "ssim")
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255.0  # BT.601, range 16-235
 
 
@@ -50,7 +55,7 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean((2 * mx * my + c1) / (mx * mx + my * my + c1) * structure))
 
 
-_FUNCTIONS = {"psnr": psnr, "ssim": ssim}
+_OWN = {"psnr": psnr, "ssim": ssim}
 
 
 def load_rgb(path: Path) -> np.ndarray:
@@ -62,7 +67,8 @@ def load_rgb(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
 
 
-def _by_stem(paths: list[Path]) -> dict[str, Path]:
+def by_stem(paths: list[Path]) -> dict[str, Path]:
+    """Images by their name without suffix. Raises ValueError when two share one."""
     result: dict[str, Path] = {}
     for path in paths:
         if path.stem in result:
@@ -73,37 +79,97 @@ def _by_stem(paths: list[Path]) -> dict[str, Path]:
     return result
 
 
-def evaluate_folders(predictions: Path, truths: Path, metrics: tuple[str, ...] = METRICS) -> dict[str, Any]:
+def match_folders(predictions: Path, truths: Path) -> dict[str, tuple[Path, Path]]:
+    """Prediction and ground truth by common stem; images without a partner are reported.
+
+    Raises:
+        ValueError: no common name, or a name twice.
+    """
+    from .data import find_images
+
+    found, wanted = by_stem(find_images(predictions)), by_stem(find_images(truths))
+    pairs = {stem: (path, wanted[stem]) for stem, path in found.items() if stem in wanted}
+    if not pairs:
+        raise ValueError(f"no image in {predictions} has the same name as one in {truths}")
+    for folder, alone in ((truths, wanted.keys() - pairs.keys()), (predictions, found.keys() - pairs.keys())):
+        if alone:
+            shown = ", ".join(sorted(alone)[:3]) + (", ..." if len(alone) > 3 else "")
+            log.warning("%s: %d images have no partner and are left out (%s)", folder, len(alone), shown)
+    return pairs
+
+
+def check_metrics(metrics: tuple[str, ...]) -> None:
+    """Raise ValueError unless all names are known and there is one."""
+    if not metrics:
+        raise ValueError(f"--metrics: give at least one of {', '.join(METRICS)}")
+    for metric in metrics:
+        if metric not in METRICS:
+            raise ValueError(f"--metrics: unknown metric {metric!r}; known: {', '.join(METRICS)}")
+
+
+def evaluate_folders(
+    predictions: Path,
+    truths: Path,
+    metrics: tuple[str, ...] = DEFAULT_METRICS,
+    *,
+    device: str = "cpu",
+    download: bool = False,
+    niqe: Path | None = None,
+) -> dict[str, Any]:
     """Compare two folders of images, matched by stem.
 
+    Args:
+        predictions, truths: searched recursively.
+        metrics: names from `METRICS`.
+        device, download, niqe: for pyiqa's metrics, see `iqa.create`.
+
     Returns:
-        {"per_image": {stem: {metric: value}}, "mean": {metric: value}}
+        {"per_image": {stem: {metric: value}}, "mean": {metric: value}}, and "skipped"
+        {metric: reason} when weights are absent. FID has a value for the set only.
 
     Raises:
         ValueError: unknown metric, no common names, or a pair of different sizes.
     """
-    from .data import find_images
-
+    check_metrics(metrics)
+    pairs = match_folders(predictions, truths)
+    calls: dict[str, Any] = dict(_OWN)
+    skipped: dict[str, str] = {}
     for metric in metrics:
-        if metric not in _FUNCTIONS:
-            raise ValueError(f"--metrics: unknown metric {metric!r}; known: {', '.join(METRICS)}")
-    truth_by_stem = _by_stem(find_images(truths))
-    per_image: dict[str, dict[str, float]] = {}
-    for stem, path in _by_stem(find_images(predictions)).items():
-        truth = truth_by_stem.get(stem)
-        if truth is None:
+        if metric in PYIQA_METRICS:
+            try:
+                calls[metric] = create(metric, device, download, niqe)
+            except MissingWeights as error:
+                skipped[metric] = str(error)
+                log.warning("%s skipped: %s", metric, error)
+    used = [metric for metric in metrics if metric not in skipped]
+    single = [metric for metric in used if not METRICS[metric].folders]
+    per_image = {stem: _scores(*pair, single, calls) for stem, pair in pairs.items()}
+    mean = {m: float(np.mean([values[m] for values in per_image.values()])) for m in single}
+    for metric in used:
+        if METRICS[metric].folders:
+            mean[metric] = float(calls[metric](str(predictions), str(truths), num_workers=0, verbose=False))
+    report: dict[str, Any] = {"per_image": per_image, "mean": {m: mean[m] for m in used}}
+    return {**report, "skipped": skipped} if skipped else report
+
+
+def _scores(prediction: Path, truth: Path, metrics: list[str], calls: dict[str, Any]) -> dict[str, float]:
+    import torch
+
+    a, b = load_rgb(prediction), load_rgb(truth)
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{prediction.name}: prediction is {a.shape[1]} x {a.shape[0]}, "
+            f"ground truth {b.shape[1]} x {b.shape[0]}; both must have the same size"
+        )
+    scores: dict[str, float] = {}
+    for metric in metrics:
+        if metric in _OWN:
+            scores[metric] = calls[metric](a, b)
             continue
-        a, b = load_rgb(path), load_rgb(truth)
-        if a.shape != b.shape:
-            raise ValueError(
-                f"{path.name}: prediction is {a.shape[1]} x {a.shape[0]}, ground truth {b.shape[1]} x {b.shape[0]}; "
-                "both must have the same size"
-            )
-        per_image[path.stem] = {m: _FUNCTIONS[m](a, b) for m in metrics}
-    if not per_image:
-        raise ValueError(f"no image in {predictions} has the same name as one in {truths}")
-    mean = {m: float(np.mean([v[m] for v in per_image.values()])) for m in metrics}
-    return {"per_image": per_image, "mean": mean}
+        x, y = (torch.from_numpy(image).float().movedim(-1, 0)[None] for image in (a, b))  # (1, 3, H, W)
+        inputs = (x, y) if METRICS[metric].reads_truth else (x,)
+        scores[metric] = float(calls[metric](*inputs))
+    return scores
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:

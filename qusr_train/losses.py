@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +24,49 @@ def uncertainty_loss(x_hq: Tensor, x_gt: Tensor, u_n: Tensor, alpha: float) -> T
     """
     weight = torch.exp(-u_n)
     return ((x_hq - x_gt) * weight).abs().mean() + alpha * u_n.mean()
+
+
+def normalized_uncertainty(u: Tensor, norm: str) -> Tensor:
+    """U_n of equation 8 from the raw map: `abs` is |U|, `sigmoid` is the reference's sigmoid(U)."""
+    return torch.sigmoid(u) if norm == "sigmoid" else u.abs()
+
+
+def l2_loss(x_hq: Tensor, x_gt: Tensor) -> Tensor:
+    """Mean squared error, in [-1, 1] units."""
+    return F.mse_loss(x_hq.float(), x_gt.float())
+
+
+def csd_loss(
+    z_hq: Tensor,
+    noise: Tensor,
+    alpha_bar: Tensor,
+    predict: Callable[[Tensor], tuple[Tensor, Tensor]],
+    guidance: float,
+) -> Tensor:
+    """Classifier score distillation with a frozen diffusion model, as PiSA-SR and QUSR's reference define it.
+
+    z_t = sqrt(a) z + sqrt(1 - a) n is denoised twice, to x0 with guidance (real) and to x0 with the
+    negative prompt (fake). The loss is the mean square of g = (fake - real) / mean |z - real|, and its
+    gradient with respect to z is 2 g / N: only the direction between the two prompts remains.
+
+    Args:
+        z_hq: (B, C, h, w), restored latent.
+        noise: like z_hq, standard normal.
+        alpha_bar: (B,), cumulative alpha of each image's timestep.
+        predict: z_t -> (eps for the prompt, eps for the negative prompt); called without gradients.
+        guidance: classifier-free guidance scale.
+    """
+    a = alpha_bar.view(-1, 1, 1, 1).float()
+    with torch.no_grad():
+        z = z_hq.detach().float()
+        z_t = a.sqrt() * z + (1 - a).sqrt() * noise
+        positive, negative = (eps.float() for eps in predict(z_t))
+        guided = negative + guidance * (positive - negative)
+        real = (z_t - (1 - a).sqrt() * guided) / a.sqrt()
+        fake = (z_t - (1 - a).sqrt() * negative) / a.sqrt()
+        weight = (z - real).abs().mean(dim=(1, 2, 3), keepdim=True)
+        target = z - (fake - real) / weight
+    return F.mse_loss(z_hq.float(), target)
 
 
 def gradient_loss(x_hq: Tensor, x_gt: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def test_all_nodes_are_registered(object_info: dict[str, Any]) -> None:
     expected = {
         "QUSRNanoLoader", "QUSRQualityPrompt", "QUSREncodePrompt", "QUSRUncertainty", "QUSRUncertaintyView",
         "QUSRAdaptiveNoise", "QUSROneStepDenoise", "QUSRColorFix", "QUSRCompare", "QUSRUpscale", "QUSREnlarge",
-        "QUSRExamplePhoto", "QUSRDownload", "QUSRLoader", "QUSREncode", "QUSRDecode",
+        "QUSRExamplePhoto", "QUSRDownload", "QUSRTrain", "QUSRLossPlot", "QUSRLoader", "QUSREncode", "QUSRDecode",
     }  # fmt: skip
     assert ours == expected
 

@@ -13,7 +13,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from qusr_train.checkpoint import CheckpointError, NanoCheckpoint, load_nano, save_nano, strip_text_prefix
+from qusr_train.checkpoint import (
+    CheckpointError,
+    NanoCheckpoint,
+    load_nano,
+    save_nano,
+    scale_residual,
+    strip_text_prefix,
+)
+from qusr_train.restore import Restorer
 
 EMBEDDING = "embeddings.token_embedding.weight"
 
@@ -134,3 +142,15 @@ def test_embedding_that_does_not_fit_is_named(tiny_file: Path, change: Callable[
 def test_text_prefix_of_transformers_4_is_removed() -> None:
     state = {"text_model.a": torch.ones(1), "b": torch.zeros(1), "text_model.embeddings.position_ids": torch.ones(1)}
     assert list(strip_text_prefix(state)) == ["a", "b"]
+
+
+def test_scaled_residual_is_that_share_of_the_residual() -> None:
+    checkpoint = load_nano()
+    image = torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+    results = [Restorer(c)(image, color_fix="none") for c in (checkpoint, scale_residual(checkpoint, 0.5))]
+    bicubic = results[0].bicubic
+    inside = (results[0].image > 0.01) & (results[0].image < 0.99)  # not clamped
+    full, half = results[0].image - bicubic, results[1].image - bicubic
+    torch.testing.assert_close(half[inside], 0.5 * full[inside], atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="factor"):
+        scale_residual(checkpoint, 0.0)

@@ -1,0 +1,207 @@
+"""Training from a graph: a process of its own, watched from the node."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import folder_paths
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+from PIL import Image
+from torch import Tensor
+
+from ..qusr_train.checkpoint import BUNDLED
+from ..qusr_train.config import TrainConfig, load_config_file
+from ..qusr_train.files import write_whole
+from ..qusr_train.plot import loss_plot
+from ..qusr_train.tracking import SAMPLES, metrics_file, read_metrics
+from .host import MODEL_FOLDER, checkpoint_interrupt, image_out, progress, register_model_folder
+from .sockets import CATEGORY
+
+ROOT = Path(__file__).resolve().parents[1]
+NANO, SD21 = "qusr-nano", "SD 2.1-base"
+RECIPES = {NANO: "nano_qusr", SD21: "sd21"}
+PATIENCE = 60  # seconds that a process may take to save after Cancel
+
+
+def run_folder(name: str) -> Path:
+    """Where a run keeps its checkpoints and curves: output/qusr-training/NAME."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name.startswith("."):
+        raise ValueError(f"name: use letters, digits, dots, - and _ only, but got {name!r}")
+    return Path(folder_paths.get_output_directory()) / "qusr-training" / name
+
+
+def _settings(model: str, photos: str, base_folder: str, out: Path, changes: dict[str, Any], more: str) -> TrainConfig:
+    try:
+        extra = json.loads(more) if more.strip() else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"more: expected a JSON object with training settings ({error})") from error
+    if not isinstance(extra, dict):
+        raise ValueError(f"more: expected a JSON object with training settings, but got {more!r}")
+    if not photos or not Path(photos).is_dir():
+        raise ValueError(f"photos: no folder at {photos!r}; give the full path of a folder with sharp photos")
+    if model == SD21 and not (base_folder and Path(base_folder).is_dir()):
+        raise ValueError(f"base_folder: no folder at {base_folder!r}; give SD 2.1-base in diffusers form")
+    where = {"photos": photos, "out": str(out), "init": str(BUNDLED) if model == NANO else base_folder}
+    return TrainConfig.from_mapping({**load_config_file(RECIPES[model]), **where, **changes, **extra})
+
+
+def _environment() -> dict[str, str]:
+    cpu = comfy.model_management.get_torch_device().type == "cpu"
+    return {**os.environ, "ACCELERATE_USE_CPU": "true"} if cpu else dict(os.environ)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process to save and stop; kill it when it does not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def train_in_process(config: TrainConfig) -> None:
+    """Run `python -m qusr_train train` until it ends, with progress, a preview of the curves, and Interrupt.
+
+    Raises:
+        RuntimeError: the training failed; the message ends with its last words.
+    """
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    settings = out / "config.json"
+    values = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    with write_whole(settings) as temporary:
+        temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    command = [sys.executable, "-m", "qusr_train", "train", str(settings)]
+    bar, shown = progress(config.steps), -1
+    with (out / "train.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                checkpoint_interrupt()
+                lines = read_metrics(metrics_file(out, config.stage))
+                if lines and lines[-1]["step"] != shown:
+                    shown = lines[-1]["step"]
+                    picture = (loss_plot(lines) * 255).byte().permute(1, 2, 0).numpy()
+                    bar.update_absolute(shown, config.steps, ("JPEG", Image.fromarray(picture), 512))
+                time.sleep(0.3)
+        finally:
+            _stop(process)
+    if process.returncode:
+        words = (out / "train.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise RuntimeError(f"training failed; its log is {out / 'train.log'}. It ended with: {' '.join(words[-3:])}")
+
+
+def _samples(out: Path, stage: str) -> Tensor:
+    """The newest sample picture, (1, H, W, 3); a single black pixel before there is one."""
+    pictures = sorted((out / SAMPLES).glob(f"{stage}-*.png"))
+    if not pictures:
+        return torch.zeros(1, 1, 1, 3)
+    with Image.open(pictures[-1]) as opened:
+        return torch.from_numpy(np.array(opened.convert("RGB"))).float()[None] / 255.0
+
+
+class QUSRTrain(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QUSRTrain",
+            display_name="QUSR Train (experimental)",
+            category=CATEGORY,
+            description=(
+                "Fine-tunes LoRA and UEM on a folder of photos, in a process of its own, and puts the file into "
+                "models/qusr. Cancel saves; the same settings go on from there."
+            ),
+            is_experimental=True,
+            is_output_node=True,
+            inputs=[
+                io.String.Input("photos", default="", tooltip="Full path of a folder with sharp photos."),
+                io.String.Input("name", default="my-qusr", tooltip="Name of the run and of the file in models/qusr."),
+                io.Combo.Input(
+                    "model",
+                    options=[NANO, SD21],
+                    default=NANO,
+                    tooltip="What to fine-tune. qusr-nano trains on a CPU, SD 2.1-base needs a GPU with about 24 GB.",
+                ),
+                io.Int.Input("steps", default=450, min=1, max=1_000_000, tooltip="Optimiser steps in all."),
+                io.Int.Input("batch_size", default=4, min=1, max=256, tooltip="Patches for each step."),
+                io.Int.Input("patch", default=192, min=64, max=1024, step=16, tooltip="Side of a patch in pixels."),
+                io.Int.Input("seed", default=1, min=0, max=2**31 - 1, tooltip="Seed of weights, crops and noise."),
+                io.String.Input(
+                    "base_folder",
+                    default="",
+                    optional=True,
+                    tooltip="For SD 2.1-base: its folder in diffusers form (unet, vae, text_encoder inside).",
+                ),
+                io.String.Input(
+                    "more",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip='Further settings of `qusr_train train` as JSON, for example {"learning_rate": 1e-4}.',
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="checkpoint", tooltip="The file's name in models/qusr."),
+                io.String.Output(display_name="run", tooltip="The run's folder, for QUSR Loss Plot."),
+                io.Image.Output(display_name="samples", tooltip="Newest input, result, target, uncertainty."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, photos: str, name: str, model: str, steps: int, batch_size: int, patch: int, seed: int,
+        base_folder: str = "", more: str = "",
+    ) -> io.NodeOutput:  # fmt: skip
+        out = run_folder(name)
+        changes = {"steps": steps, "batch_size": batch_size, "patch": patch, "seed": seed}
+        config = _settings(model, photos, base_folder, out, changes, more)
+        register_model_folder()
+        comfy.model_management.unload_all_models()  # the other process needs the memory
+        train_in_process(config)
+        target = Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]) / f"{name}.safetensors"
+        with write_whole(target) as temporary:
+            shutil.copyfile(out / f"{config.stage}.safetensors", temporary)
+        samples = image_out(_samples(out, config.stage).movedim(-1, 1))
+        return io.NodeOutput(target.name, str(out), samples, ui=ui.PreviewImage(samples, cls=cls))
+
+
+class QUSRLossPlot(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QUSRLossPlot",
+            display_name="QUSR Loss Plot (experimental)",
+            category=CATEGORY,
+            description="The curves of a training run as a picture; also while it is still running elsewhere.",
+            is_experimental=True,
+            is_output_node=True,
+            inputs=[
+                io.String.Input("run", tooltip="The run's folder: QUSR Train's output, or --out of the command line."),
+            ],
+            outputs=[io.Image.Output(display_name="plot")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, run: str) -> float:
+        return max((path.stat().st_mtime for path in Path(run).glob("*.metrics.jsonl")), default=0.0)
+
+    @classmethod
+    def execute(cls, run: str) -> io.NodeOutput:
+        found = sorted(Path(run).glob("*.metrics.jsonl"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise ValueError(f"run: no training has logged anything in {run!r}; give the folder of a run")
+        plot = image_out(loss_plot(read_metrics(found[-1]))[None])
+        return io.NodeOutput(plot, ui=ui.PreviewImage(plot, cls=cls))

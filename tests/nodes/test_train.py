@@ -1,0 +1,107 @@
+"""Training from a graph, in a real process: a file that the loader code takes, curves, refusals, Cancel."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    array = (torch.rand(12, 12, 3) * 255).byte().numpy()
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(array).resize((150, 150), Image.Resampling.BICUBIC).save(tmp_path / "photos" / "a.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """ComfyUI's output and models/qusr in a place of the test's own."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
+    (tmp_path / "qusr").mkdir()
+    real = folder_paths.get_folder_paths
+    monkeypatch.setattr(
+        folder_paths, "get_folder_paths", lambda n: [str(tmp_path / "qusr")] if n == "qusr" else real(n)
+    )
+    return tmp_path
+
+
+MORE = '{"photo_factors": [1.0], "workers": 0, "precision": "no", "log_every": 1, "sample_every": 2, "tracker": "none"}'
+
+
+def _train(node: Any, where: Path, /, **changes: Any) -> Any:
+    inputs = {"photos": str(where), "name": "mine", "model": "qusr-nano", "steps": 2, "batch_size": 1, "patch": 64,
+              "seed": 1, "more": MORE, **changes}  # fmt: skip
+    return node.QUSRTrain.execute(**inputs).args
+
+
+def test_trained_file_restores_a_photo(pack: Any, node: Any, photos: Path, folders: Path, photo: torch.Tensor) -> None:
+    checkpoint, run, samples = _train(node, photos)
+    assert checkpoint == "mine.safetensors"
+    assert samples.shape == (1, 64, 256, 3)  # input, result, target, uncertainty
+    models = pack.nodes.nano.load_nano_models(path=str(folders / "qusr" / checkpoint))
+    result = node.QUSRUpscale.execute(
+        [photo], preset=["balanced"], seed=[1], prompt=[""], strength=[1.0], noise_strength=[1.0],
+        color_fix=["wavelet"], model=[models.model], clip=[models.clip], vae=[models.vae], uem=[models.uem],
+    ).args[0][0]  # fmt: skip
+    assert result.shape == (1, 192, 160, 3)
+    assert torch.isfinite(result).all()
+    plot = node.QUSRLossPlot.execute(run).args[0]
+    assert plot.shape[-1] == 3
+    assert plot.min() < 0.5 < plot.max()
+    pack.nodes.nano._base.cache_clear()
+
+
+def test_cancel_stops_the_process_and_keeps_its_state(
+    pack: Any, node: Any, photos: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import comfy.model_management as management
+
+    state = folders / "output" / "qusr-training" / "mine" / "qusr.metrics.jsonl"
+
+    def cancel() -> None:
+        while not state.exists():
+            time.sleep(0.05)
+        management.interrupt_current_processing()
+
+    thread = threading.Thread(target=cancel, daemon=True)
+    thread.start()
+    with pytest.raises(management.InterruptProcessingException):
+        _train(node, photos, steps=100_000)
+    thread.join(5)
+    assert (state.parent / "qusr.state.pt").is_file()
+    assert not (folders / "qusr" / "mine.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"photos": "/nowhere"}, "photos: no folder at '/nowhere'"),
+        ({"name": "../x"}, "name: use letters"),
+        ({"more": "{"}, "more: expected a JSON object"),
+        ({"more": '{"step": 3}'}, "unknown setting step"),
+        ({"model": "SD 2.1-base"}, "base_folder: no folder at"),
+    ],
+)
+def test_bad_input_is_named(node: Any, photos: Path, folders: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _train(node, photos, **changes)
+
+
+def test_failure_says_why(node: Any, photos: Path, folders: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"training failed.*no photo is at least 512 pixels"):
+        _train(node, photos, patch=512)
+
+
+def test_plot_without_a_run(node: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="run: no training has logged anything"):
+        node.QUSRLossPlot.execute(str(tmp_path))
