@@ -1,7 +1,11 @@
-"""A real Chromium in front of a real ComfyUI: two front ends (the pinned and the newest), two renderers."""
+"""A real Chromium in front of a real ComfyUI, with both renderers.
+
+The front end is the one ComfyUI pins; QUSR_FRONTEND=latest takes the newest from PyPI, QUSR_FRONTEND=pinned,latest both.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -26,7 +30,12 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture(scope="session", params=["pinned", "newest"])
+FRONTENDS = os.environ.get("QUSR_FRONTEND", "pinned").split(",")
+if not set(FRONTENDS) <= {"pinned", "latest"}:
+    raise ValueError(f"QUSR_FRONTEND: expected pinned, latest or pinned,latest, but got {','.join(FRONTENDS)}")
+
+
+@pytest.fixture(scope="session", params=FRONTENDS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     flags = [] if request.param == "pinned" else ["--front-end-root", str(newest_frontend())]
     with Server(flags=flags) as running:

@@ -97,6 +97,13 @@ class ComfyPage:
         self.page.wait_for_function("window.app?.extensionManager && window.app.graph?.nodes", timeout=90_000)
         self.page.wait_for_timeout(1500)
 
+    def reload(self, workflow: dict[str, Any]) -> None:
+        """Reload the page. ComfyUI brings an open workflow back by itself; else it is opened again."""
+        self.page.reload()
+        self.wait_ready()
+        if self.value("window.app.graph.id") != workflow["id"]:
+            self.load(workflow)
+
     def load(self, workflow: str | dict[str, Any]) -> None:
         """Open an example workflow by name, or a workflow given as JSON, in a tab of its own."""
         if isinstance(workflow, str):

@@ -108,9 +108,7 @@ def test_all_pictures_zoom_in_step_and_the_mode_is_saved(comfy: ComfyPage) -> No
     comfy.page.keyboard.press("3")
     saved = comfy.value("window.app.graph.serialize()")
     assert next(n for n in saved["nodes"] if n["type"] == COMPARE)["properties"]["qusr_mode"] == "difference"
-    comfy.page.reload()
-    comfy.wait_ready()
-    comfy.load(saved)
+    comfy.reload(saved)
     comfy.look_at(COMPARE)
     comfy.comparer.locator(".qusr-hint").wait_for(state="hidden")
     assert comfy.comparer.get_by_role("button", name="Difference (key").get_attribute("aria-pressed") == "true"

@@ -217,9 +217,7 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
     comfy.switch_tab(-2)
     hint.wait_for(state="hidden")
 
-    comfy.page.reload()
-    comfy.wait_ready()
-    comfy.load(saved)
+    comfy.reload(saved)
     comfy.look_at(VIEW)
     hint.wait_for(state="hidden")
     point_at(comfy, 0.5, 0.5)
@@ -228,9 +226,7 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
     files = base_directory() / "temp" / "qusr"
     away = files.rename(files.with_name("qusr-away"))  # ComfyUI empties the temp folder when it starts
     try:
-        comfy.page.reload()
-        comfy.wait_ready()
-        comfy.load(saved)
+        comfy.reload(saved)
         comfy.look_at(VIEW)
         comfy.page.wait_for_function("document.querySelector('.qusr-hint')?.textContent.includes('no longer')")
         assert "Run the workflow again" in hint.inner_text()
