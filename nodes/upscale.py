@@ -14,7 +14,7 @@ from ..qusr_train.color import COLOR_FIXES, fix_color
 from ..qusr_train.quality import measured_prompts
 from .denoise import one_step
 from .enlarge import enlarge_by
-from .host import CheckedImage, check_image, checkpoint_interrupt, image_out, progress
+from .host import CheckedImage, Progress, check_image, checkpoint_interrupt, image_out
 from .nano import NanoModels, load_nano_models
 from .noise import adaptive_noise
 from .prompt import encode_prompts
@@ -200,7 +200,7 @@ def upscale_batch(
     vae, uem = models.vae, models.uem
     parameters = dataclasses.replace(uem.noise, p=uem.noise.p * preset.noise)
     results, enlarged, maps = [], [], []
-    bar = progress(len(prompts))
+    bar = Progress(len(prompts))
     for index, text in enumerate(prompts):
         checkpoint_interrupt()
         bicubic = enlarge_by(image.rgb[index : index + 1], 4.0)

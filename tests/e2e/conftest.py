@@ -1,6 +1,6 @@
 """A real Chromium in front of a real ComfyUI, with both renderers.
 
-The front end is the one ComfyUI pins; QUSR_FRONTEND=latest takes the newest from PyPI, QUSR_FRONTEND=pinned,latest both.
+The front end is the one ComfyUI pins; QUSR_FRONTEND=latest takes the newest from PyPI, pinned,latest both.
 """
 
 from __future__ import annotations
