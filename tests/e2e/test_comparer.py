@@ -106,6 +106,8 @@ def test_all_pictures_zoom_in_step_and_the_mode_is_saved(comfy: ComfyPage) -> No
     assert len(styles) == 1
     assert styles != {before}
     comfy.page.keyboard.press("3")
+    comfy.page.wait_for_timeout(500)  # the panes are wider now
+    styles = {layer.get_attribute("style") for layer in comfy.comparer.locator(".qusr-layer").all()}
     saved = comfy.value("window.app.graph.serialize()")
     assert next(n for n in saved["nodes"] if n["type"] == COMPARE)["properties"]["qusr_mode"] == "difference"
     comfy.reload(saved)
