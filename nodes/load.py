@@ -8,15 +8,26 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..qusr_train.checkpoint import CheckpointError, load_checkpoint
+from ..qusr_train.checkpoint import BUNDLED, FORMAT, CheckpointError, load_checkpoint, stored_format
 from .host import MODEL_FOLDER, register_model_folder
 from .nano import load_nano_models
 from .sockets import CATEGORY, UEMSocket
 from .stable_diffusion import apply_checkpoint, apply_to_vae, loaded_uem
 
 NO_FILES = "(put a file into models/qusr)"
+BUNDLED_NANO = "qusr-nano (bundled)"
 
 register_model_folder()
+
+
+def _nano_files() -> list[str]:
+    """The files in models/qusr that hold a nano model."""
+    names = folder_paths.get_filename_list(MODEL_FOLDER)
+    return [name for name in names if stored_format(folder_paths.get_full_path(MODEL_FOLDER, name) or "") == FORMAT]
+
+
+def _nano_path(checkpoint: str) -> str | None:
+    return str(BUNDLED) if checkpoint == BUNDLED_NANO else folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
 
 
 class QUSRNanoLoader(io.ComfyNode):
@@ -26,7 +37,10 @@ class QUSRNanoLoader(io.ComfyNode):
             node_id="QUSRNanoLoader",
             display_name="QUSR Nano Loader",
             category=CATEGORY,
-            description="Loads qusr-nano, the small 4x model that comes with this extension. Nothing is downloaded.",
+            description=(
+                "Loads qusr-nano, the small 4x model that comes with this extension, or one that QUSR Train made. "
+                "Nothing is downloaded."
+            ),
             inputs=[
                 io.Float.Input(
                     "lora_strength",
@@ -35,6 +49,13 @@ class QUSRNanoLoader(io.ComfyNode):
                     max=2.0,
                     step=0.05,
                     tooltip="Strength of the QUSR fine-tuning (LoRA) on nano's base. 1 as trained, 0 the plain base.",
+                ),
+                io.Combo.Input(
+                    "checkpoint",
+                    options=[BUNDLED_NANO, *_nano_files()],
+                    default=BUNDLED_NANO,
+                    optional=True,
+                    tooltip="The bundled model, or your own from QUSR Train: nano files in models/qusr (R refreshes).",
                 ),
             ],
             outputs=[
@@ -48,8 +69,28 @@ class QUSRNanoLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, lora_strength: float) -> io.NodeOutput:
-        models = load_nano_models(lora_strength)
+    def fingerprint_inputs(cls, checkpoint: str = BUNDLED_NANO, **_: Any) -> float:
+        path = _nano_path(checkpoint)
+        return Path(path).stat().st_mtime if path else 0.0
+
+    @classmethod
+    def validate_inputs(cls, checkpoint: str = BUNDLED_NANO) -> bool | str:
+        """Before anything runs: a missing file must not be noticed after minutes."""
+        path = _nano_path(checkpoint)
+        if path is None:
+            return _missing(checkpoint)
+        if stored_format(path) == FORMAT:
+            return True
+        return (
+            f"checkpoint: {checkpoint} is not a qusr-nano model; QUSR Loader (SD 2.1) is for files of the other kinds"
+        )
+
+    @classmethod
+    def execute(cls, lora_strength: float, checkpoint: str = BUNDLED_NANO) -> io.NodeOutput:
+        path = _nano_path(checkpoint)
+        if path is None:
+            raise CheckpointError(_missing(checkpoint))
+        models = load_nano_models(lora_strength, path)
         return io.NodeOutput(models.model, models.clip, models.vae, models.uem)
 
 
@@ -95,7 +136,10 @@ class QUSRLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint: str) -> bool | str:
         """Before anything runs: a missing file must not be noticed after minutes."""
-        return True if folder_paths.get_full_path(MODEL_FOLDER, checkpoint) else _missing(checkpoint)
+        path = folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
+        if path is None:
+            return _missing(checkpoint)
+        return _is_nano(checkpoint) if stored_format(path) == FORMAT else True
 
     @classmethod
     def execute(
@@ -104,6 +148,8 @@ class QUSRLoader(io.ComfyNode):
         path = folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
         if path is None:
             raise CheckpointError(_missing(checkpoint))
+        if stored_format(path) == FORMAT:
+            raise CheckpointError(_is_nano(checkpoint))
         content = load_checkpoint(path)
         return io.NodeOutput(
             apply_checkpoint(model, content, strength, pixel, semantic),
@@ -117,4 +163,11 @@ def _missing(checkpoint: str) -> str:
     return (
         f"checkpoint: {checkpoint} is not there (searched {searched}); put a QUSR .safetensors or .pkl file into one "
         "of these folders and press R to refresh"
+    )
+
+
+def _is_nano(checkpoint: str) -> str:
+    return (
+        f"checkpoint: {checkpoint} is a qusr-nano model, which needs no SD 2.1-base; choose it in QUSR Nano Loader "
+        "(input checkpoint) instead"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import comfy.latent_formats
@@ -142,18 +143,20 @@ def _uem(checkpoint: NanoCheckpoint) -> LoadedUEM:
 
 
 @lru_cache(maxsize=1)
-def _base(path: str) -> tuple[NanoCheckpoint, Any, Any, Any, LoadedUEM]:
+def _base(path: str, changed: int) -> tuple[NanoCheckpoint, Any, Any, Any, LoadedUEM]:
+    """`changed` is the file's time: one that was trained further is read again."""
     checkpoint = load_nano(path)
     return checkpoint, _model(checkpoint), _clip(checkpoint), _vae(checkpoint.config), _uem(checkpoint)
 
 
 def load_nano_models(lora_strength: float = 1.0, path: str = str(BUNDLED)) -> NanoModels:
-    """Load a nano file as native objects; the file is read once for each process.
+    """Load a nano file as native objects; it is read again only when it changed or another one was in between.
 
     Raises:
         CheckpointError: missing or damaged file.
     """
-    checkpoint, model, clip, vae, uem = _base(path)
+    changed = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
+    checkpoint, model, clip, vae, uem = _base(path, changed)
     patched = make_one_step(model.clone(), checkpoint.noise.variant)
     if checkpoint.lora and lora_strength:
         keys = {name: f"diffusion_model.{name}.weight" for name in checkpoint.lora}

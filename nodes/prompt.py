@@ -13,7 +13,8 @@ from torch import Tensor
 from ..qusr_train.prompt import CONTEXT_LENGTH, END_TOKEN, PAD_TOKEN, START_TOKEN, fit_prompt
 from ..qusr_train.quality import describe, measure_quality
 from .host import check_image
-from .sockets import CATEGORY
+from .sockets import CATEGORY, TilesSocket
+from .tiles import PhotoTiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,37 @@ def encode_prompts(clip: Any, prompts: list[str]) -> EncodedPrompt:
         cut=max(fit.cut for fit in fitted),
         cut_text=next((fit.cut_text for fit in fitted if fit.cut), ""),
     )
+
+
+def encode_tiles(clip: Any, prompts: list[str], tiles: PhotoTiles) -> EncodedPrompt:
+    """Encode a prompt for each tile of each image, or one for all.
+
+    Args:
+        clip: CLIP.
+        prompts: those of the first image's tiles, then of the next's.
+        tiles: where they belong.
+
+    Returns:
+        CONDITIONING with an entry for each tile, limited to its area; in it a prompt for each image.
+
+    Raises:
+        ValueError: another number of prompts.
+    """
+    count = len(tiles.windows)
+    if len(prompts) not in (1, count * tiles.images):
+        raise ValueError(
+            f"prompt: got {len(prompts)} prompts for {count * tiles.images} tiles; connect QUSR Photo Tiles' images to "
+            "the node that makes the prompts, or use one prompt"
+        )
+    encoded = encode_prompts(clip, prompts)
+    if len(prompts) == 1:
+        return encoded
+    ((cond, extra),) = encoded.conditioning
+    parts = []
+    for index, area in enumerate(tiles.areas):
+        shared = {name: value[index::count] for name, value in extra.items()}
+        parts.append([cond[index::count], {**shared, "area": area, "strength": 1.0, "set_area_to_bounds": False}])
+    return dataclasses.replace(encoded, conditioning=parts)
 
 
 class QUSRQualityPrompt(io.ComfyNode):
@@ -111,6 +143,11 @@ class QUSREncodePrompt(io.ComfyNode):
                     default="",
                     tooltip="From QUSR Quality Prompt, or your own words. May be empty.",
                 ),
+                TilesSocket.Input(
+                    "tiles",
+                    optional=True,
+                    tooltip="From QUSR Photo Tiles: prompt then holds one text for each tile, used only there.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning"),
@@ -122,8 +159,10 @@ class QUSREncodePrompt(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip: list[Any], prompt: list[str]) -> io.NodeOutput:  # type: ignore[override]
-        encoded = encode_prompts(clip[0], prompt)
+    def execute(  # type: ignore[override]
+        cls, clip: list[Any], prompt: list[str], tiles: list[PhotoTiles] | None = None
+    ) -> io.NodeOutput:
+        encoded = encode_tiles(clip[0], prompt, tiles[0]) if tiles else encode_prompts(clip[0], prompt)
         message = f"{encoded.used} tokens read"
         if encoded.cut:
             message += f", {encoded.cut} cut: …{encoded.cut_text.strip()}"

@@ -14,6 +14,7 @@ CATEGORY = "image/upscaling/QUSR"
 
 UEMSocket = io.Custom("QUSR_UEM")
 UncertaintySocket = io.Custom("QUSR_UNCERTAINTY")
+TilesSocket = io.Custom("QUSR_TILES")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..qusr_train.config import TrainConfig, load_config_file
 from ..qusr_train.files import write_whole
 from ..qusr_train.plot import loss_plot
 from ..qusr_train.tracking import SAMPLES, metrics_file, read_metrics
-from .host import MODEL_FOLDER, Progress, checkpoint_interrupt, image_out, register_model_folder
+from .host import MODEL_FOLDER, checkpoint_interrupt, image_out, progress, register_model_folder
 from .sockets import CATEGORY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +85,7 @@ def train_in_process(config: TrainConfig) -> None:
     with write_whole(settings) as temporary:
         temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
     command = [sys.executable, "-m", "qusr_train", "train", str(settings)]
-    bar, shown = Progress(config.steps), -1
+    bar, shown = progress(config.steps), -1
     with (out / "train.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -154,7 +154,10 @@ class QUSRTrain(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.String.Output(display_name="checkpoint", tooltip="The file's name in models/qusr."),
+                io.String.Output(
+                    display_name="checkpoint",
+                    tooltip="The file's name in models/qusr: nano for QUSR Nano Loader, SD 2.1 for QUSR Loader.",
+                ),
                 io.String.Output(display_name="run", tooltip="The run's folder, for QUSR Loss Plot."),
                 io.Image.Output(display_name="samples", tooltip="Newest input, result, target, uncertainty."),
             ],

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..qusr_train.heatmap import COLORMAPS, add_legend, colorize, value_range
 from ..qusr_train.tiling import iterate_images
 from ..qusr_train.uncertainty import estimate_uncertainty, gradient_uncertainty
-from .host import Progress, check_image, checkpoint_interrupt, image_out, match_batch
+from .host import check_image, checkpoint_interrupt, image_out, match_batch, progress
 from .noise import AdaptiveNoise
 from .sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
 from .view_files import uncertainty_files
@@ -38,7 +38,7 @@ def estimate(rgb: Tensor, uem: LoadedUEM | None, estimator: str = "auto") -> Unc
     if estimator == "gradient":
         patcher = None
     maps = []
-    bar = Progress(rgb.shape[0])
+    bar = progress(rgb.shape[0])
     if patcher is not None:
         comfy.model_management.load_model_gpu(patcher)
     for image in iterate_images(rgb * 2 - 1):

@@ -14,11 +14,12 @@ from ..qusr_train.color import COLOR_FIXES, fix_color
 from ..qusr_train.quality import measured_prompts
 from .denoise import one_step
 from .enlarge import enlarge_by
-from .host import CheckedImage, Progress, check_image, checkpoint_interrupt, image_out
+from .host import CheckedImage, check_image, checkpoint_interrupt, image_out, progress
 from .nano import NanoModels, load_nano_models
 from .noise import adaptive_noise
-from .prompt import encode_prompts
-from .sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
+from .prompt import encode_tiles
+from .sockets import CATEGORY, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
+from .tiles import PhotoTiles, whole_photo
 from .uncertainty import estimate
 from .vae import decode_latent, encode_latent
 
@@ -99,6 +100,11 @@ class QUSRUpscale(io.ComfyNode):
                 io.Clip.Input("clip", optional=True, tooltip="Connect all four of model, clip, vae and uem, or none."),
                 io.Vae.Input("vae", optional=True, tooltip="Connect all four of model, clip, vae and uem, or none."),
                 UEMSocket.Input("uem", optional=True, tooltip="Connect all four of model, clip, vae and uem, or none."),
+                TilesSocket.Input(
+                    "tiles",
+                    optional=True,
+                    tooltip="From QUSR Photo Tiles: a prompt for each tile instead of each image, also when measured.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="upscaled", is_output_list=True, tooltip="RGBA if the photo was."),
@@ -130,6 +136,7 @@ class QUSRUpscale(io.ComfyNode):
         clip: list[Any] | None = None,
         vae: list[Any] | None = None,
         uem: list[LoadedUEM] | None = None,
+        tiles: list[PhotoTiles] | None = None,
     ) -> io.NodeOutput:
         models = choose_models(
             model=model[0] if model else None,
@@ -139,10 +146,12 @@ class QUSRUpscale(io.ComfyNode):
         )
         chosen = Preset(strength[0], noise_strength[0], "") if preset[0] == CUSTOM else PRESETS[preset[0]]
         batches = [check_image(one) for one in image]
-        prompts = share_prompts(prompt, [one.rgb for one in batches])
+        places = [tiles[0] if tiles else whole_photo(one.rgb) for one in batches]
+        parts = [place.cut(one.rgb) for one, place in zip(batches, places, strict=True)]
+        prompts = share_prompts(prompt, parts, "tiles" if tiles else "images")
         results = [
-            upscale_batch(one, texts, models, chosen, seed[0], color_fix[0])
-            for one, texts in zip(batches, prompts, strict=True)
+            upscale_batch(one, texts, place, models, chosen, seed[0], color_fix[0])
+            for one, texts, place in zip(batches, prompts, places, strict=True)
         ]
         return io.NodeOutput(*(list(column) for column in zip(*results, strict=True)))
 
@@ -164,15 +173,15 @@ def choose_models(**given: Any) -> NanoModels:
     return NanoModels(**given)
 
 
-def share_prompts(prompts: list[str], batches: list[Tensor]) -> list[list[str]]:
-    """Give every image its prompt: one for all, one for each image, or measured where it is empty.
+def share_prompts(prompts: list[str], batches: list[Tensor], what: str = "images") -> list[list[str]]:
+    """Give every image (or tile of one) its prompt: one for all, one for each, or measured where it is empty.
 
     Raises:
         ValueError: another number of prompts.
     """
     total = sum(batch.shape[0] for batch in batches)
     if len(prompts) not in (1, total):
-        raise ValueError(f"prompt: got {len(prompts)} prompts for {total} images; give one, or one for each image")
+        raise ValueError(f"prompt: got {len(prompts)} prompts for {total} {what}; give one, or one for each")
     waiting = iter(prompts if len(prompts) == total else prompts * total)
     shared = []
     for batch in batches:
@@ -190,9 +199,17 @@ def denoiser_tile(model: Any, samples: Tensor) -> tuple[int, int]:
 
 
 def upscale_batch(
-    image: CheckedImage, prompts: list[str], models: NanoModels, preset: Preset, seed: int, color_fix: str
+    image: CheckedImage,
+    prompts: list[str],
+    tiles: PhotoTiles,
+    models: NanoModels,
+    preset: Preset,
+    seed: int,
+    color_fix: str,
 ) -> tuple[Tensor, Uncertainty, Tensor, str]:
     """Upscale one batch four times; the images go through one by one, so memory does not grow with the batch.
+
+    `prompts` has one for each tile: those of the first image, then of the next.
 
     Returns:
         Upscaled IMAGE, uncertainty, bicubic IMAGE, and the prompts as lines.
@@ -200,15 +217,17 @@ def upscale_batch(
     vae, uem = models.vae, models.uem
     parameters = dataclasses.replace(uem.noise, p=uem.noise.p * preset.noise)
     results, enlarged, maps = [], [], []
-    bar = Progress(len(prompts))
-    for index, text in enumerate(prompts):
+    batch, count = image.rgb.shape[0], len(tiles.windows)
+    bar = progress(batch)
+    for index in range(batch):
         checkpoint_interrupt()
         bicubic = enlarge_by(image.rgb[index : index + 1], 4.0)
         uncertainty = estimate(bicubic, uem)
         latent = encode_latent(vae, image_out(bicubic))
         noise = adaptive_noise(vae, uncertainty, seed, parameters)
         tile, overlap = denoiser_tile(models.model, latent["samples"])
-        conditioning = encode_prompts(models.clip, [text]).conditioning
+        texts = prompts[index * count : (index + 1) * count]
+        conditioning = encode_tiles(models.clip, texts, dataclasses.replace(tiles, images=1)).conditioning
         restored = one_step(models.model, conditioning, latent, noise, tile, overlap, preset.strength)
         pixels = check_image(decode_latent(vae, restored), "decoded image").rgb
         results.append(fix_color(pixels, bicubic.to(pixels), color_fix))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..qusr_train.noise import seeded_noise
 from .exact_vae import ExactVAE
-from .host import Progress, check_image, checkpoint_interrupt
+from .host import check_image, checkpoint_interrupt, progress
 from .sockets import CATEGORY
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def _smaller_until_it_fits(
             management.load_models_gpu([vae.patcher], memory_required=memory(tile))
             if not tile:
                 return whole().cpu()
-            bar = Progress(ExactVAE.sweeps(coder) * math.prod(-(-side // tile) for side in size), "tiles")
+            bar = progress(ExactVAE.sweeps(coder) * math.prod(-(-side // tile) for side in size), "tiles")
 
             def each(bar: Any = bar) -> None:
                 bar.update(1)

@@ -334,6 +334,17 @@ def load_qusr(path: str | os.PathLike[str]) -> QUSRCheckpoint:
         raise CheckpointError(f"weight file {path}: inconsistent content ({error}). {QUSR_REMEDY}") from error
 
 
+def stored_format(path: str | os.PathLike[str]) -> str:
+    """`qusr-nano` or `qusr` for a file of ours, empty for anything else; reads the header only."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return (file.metadata() or {}).get("format", "")
+    except (SafetensorError, OSError):
+        return ""
+
+
 def load_checkpoint(path: str | os.PathLike[str]) -> QUSRCheckpoint:
     """Read a file of the family: our `.safetensors` or the authors' `.pkl`, told apart by content and name.
 

@@ -106,6 +106,8 @@ class TrainConfig:
     """adamw8bit keeps the optimiser's state in 8 bits (needs bitsandbytes)."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, more time (stage `sd21`)."""
+    shard: bool = False
+    """Spread the frozen UNet over the processes (FSDP2) instead of a copy on each (stage `sd21`)."""
     compile: bool = False
     """Compile the models with torch.compile: slow start, faster steps."""
     workers: int = 1
@@ -165,6 +167,8 @@ class TrainConfig:
             raise ValueError("--prompts: files need `pairs` with a captions.json; photos are degraded anew each time")
         if self.cache_latents and (self.stage != "sd21" or not self.pairs):
             raise ValueError("--cache_latents: needs stage `sd21` and `pairs`, whose crops are fixed")
+        if self.shard and (self.stage != "sd21" or self.compile):
+            raise ValueError("--shard: only for stage `sd21`, and not together with --compile")
         if self.sharpen_targets and self.degradation != "second_order":
             raise ValueError("--sharpen_targets: only for --degradation second_order")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .fidelity import psnr, ssim
 from .files import write_whole
 from .iqa import PYIQA_METRICS, Metric, MissingWeights, create
 
@@ -17,43 +18,6 @@ log = logging.getLogger(__name__)
 
 METRICS: dict[str, Metric] = {"psnr": Metric(True, True), "ssim": Metric(True, True), **PYIQA_METRICS}
 DEFAULT_METRICS = ("psnr", "ssim")
-_LUMA = np.array([65.481, 128.553, 24.966]) / 255.0  # BT.601, range 16-235
-
-
-def luma(rgb: np.ndarray) -> np.ndarray:
-    """Y in [0, 1] (nominal 16/255 to 235/255) of an (H, W, 3) image in [0, 1], float64, not rounded."""
-    return rgb.astype(np.float64) @ _LUMA + 16.0 / 255.0
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of two (H, W, 3) images in [0, 1], on Y."""
-    error = np.mean((luma(a) - luma(b)) ** 2)
-    return float(10.0 * np.log10(1.0 / (error + 1e-8)))
-
-
-def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Structural similarity of two (H, W, 3) images in [0, 1], on Y rounded to 0-255.
-
-    Gaussian window 11 x 11, sigma 1.5, valid positions only, negative contrast-structure terms
-    clamped to 0.
-    """
-    if min(a.shape[:2]) < 11:
-        raise ValueError(f"ssim needs images of at least 11 x 11 pixels, but got {a.shape[1]} x {a.shape[0]}")
-    x, y = np.round(luma(a) * 255.0), np.round(luma(b) * 255.0)
-    r = np.arange(11) - 5
-    window = np.exp(-(r**2) / (2 * 1.5**2))
-    window /= window.sum()
-
-    def blur(image: np.ndarray) -> np.ndarray:
-        rows = np.lib.stride_tricks.sliding_window_view(image, 11, axis=1) @ window
-        return np.lib.stride_tricks.sliding_window_view(rows, 11, axis=0) @ window
-
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mx, my = blur(x), blur(y)
-    vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
-    structure = np.maximum((2 * vxy + c2) / (vx + vy + c2), 0.0)
-    return float(np.mean((2 * mx * my + c1) / (mx * mx + my * my + c1) * structure))
-
 
 _OWN = {"psnr": psnr, "ssim": ssim}
 

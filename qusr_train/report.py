@@ -125,8 +125,10 @@ _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse } td, th { border: 1px solid #ccc; padding: .3em .7em; text-align: right }
 td:first-child, th:first-child { text-align: left }
-.row { display: flex; flex-wrap: wrap; gap: .6em } figure { margin: 0 } figcaption { font-size: .8em }
-img { width: 256px; max-width: 100%; image-rendering: pixelated; display: block }
+h2 { margin: 2em 0 .2em } .note { font-size: .85em; color: #555; margin: .4em 0 }
+.row { display: flex; flex-wrap: wrap; gap: .6em; margin: .6em 0 1.4em }
+figure { margin: 0; width: 256px } figcaption { font-size: .8em; margin-top: .2em; overflow-wrap: anywhere }
+img { width: 256px; image-rendering: pixelated; display: block; background: #eee }
 """
 
 
@@ -140,7 +142,8 @@ def html_report(reports: Reports, folders: dict[str, Path], truths: Path, count:
         count: how many of the worst and of the best images to show for each method.
     """
     parts = [_html_table(reports)]
-    parts += [f"<p>{metric} skipped: {html.escape(reason)}</p>" for metric, reason in _skipped(reports).items()]
+    for metric, reason in _skipped(reports).items():
+        parts.append(f'<p class="note"><b>{metric.upper()}</b> skipped: {html.escape(reason)}</p>')
     pairs = {name: match_folders(folder, truths) for name, folder in folders.items()}
     metric = columns(reports)[0]
     for name, report in reports.items():
@@ -148,11 +151,13 @@ def html_report(reports: Reports, folders: dict[str, Path], truths: Path, count:
         order = sorted(scored, key=lambda stem: scored[stem], reverse=not METRICS[metric].higher_is_better)
         for kind, stems in (("worst", order[:count]), ("best", order[::-1][:count])):
             parts.append(f"<h2>{html.escape(name)}: {kind} by {metric.upper()}</h2>")
+            note = f"The {kind} {CROP} x {CROP} crop of each, twice enlarged; the figures are those of the whole image."
+            parts.append(f'<p class="note">{note}</p>')
             for stem in stems:
                 truth = load_rgb(pairs[name][stem][1])
                 y, x = extreme_crops(load_rgb(pairs[name][stem][0]), truth)[kind]
                 area = (slice(y, y + CROP), slice(x, x + CROP))
-                shown = [_picture(truth[area], f"{stem} ({x}, {y}): ground truth")]
+                shown = [_picture(truth[area], f"{stem}, x {x}, y {y}: ground truth")]
                 for other, matched in pairs.items():
                     if stem in matched:
                         value = _shown(reports[other]["per_image"][stem].get(metric), metric)

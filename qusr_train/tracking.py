@@ -76,7 +76,9 @@ class Tracking:
         if self.kind != "none":
             items = dataclasses.asdict(config).items()
             settings = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in items}
-            accelerator.init_trackers(config.stage, config=settings)
+            (self.out / "logs").mkdir(parents=True, exist_ok=True)
+            places = {"wandb": {"dir": str(self.out / "logs"), "name": self.out.name}}  # not the current folder
+            accelerator.init_trackers(config.stage, config=settings, init_kwargs=places)
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """One line and one point for each figure."""
@@ -97,10 +99,6 @@ class Tracking:
             writer.add_image("input, result, target, uncertainty", array, step, dataformats="HWC")
         elif self.kind == "wandb":
             self.accelerator.get_tracker("wandb").log_images({"samples": [array]}, step=step)
-
-    def close(self) -> None:
-        if self.kind != "none":
-            self.accelerator.end_training()
 
 
 def metrics_file(out: Path, stage: str) -> Path:

@@ -16,6 +16,7 @@ from .lora import add_adapters, extract_adapters
 from .noise import NoiseParameters
 from .pairs import PairPatches, file_samples
 from .perceptual import PerceptualLoss, find_backbone
+from .sharding import shard_frozen
 from .stable_diffusion import (
     TIMESTEP,
     QUSRStableDiffusion,
@@ -71,6 +72,8 @@ class SD21Task:
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         self.model.uem.to(device)
+        if self.config.shard:
+            shard_frozen(self.model, self.base.unet, device)
         if self.perceptual is not None:
             self.perceptual.to(device).to(memory_format=torch.channels_last)
         self.model.train()  # diffusers recomputes activations only in training mode; there is no dropout

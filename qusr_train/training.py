@@ -135,6 +135,8 @@ class _Run:
             log_with=None if tracker == "none" else tracker,
             project_dir=str(self.out / "logs"),
         )
+        if config.precision == "fp16" and self.accelerator.device.type == "cpu":  # accelerate would run float32 unasked
+            raise ValueError("--precision: fp16 needs a GPU; on the CPU use bf16 or no")
         self.main = self.accelerator.is_main_process
         set_seed(config.seed)
         self.task = task or make_task(config)
@@ -196,18 +198,18 @@ class _Run:
                 bar.set_postfix({k: f"{v:.4f}" for k, v in self.shown.items()}, refresh=False)
                 done = step + 1
                 self._show(done, data.Batch(*collated), result)
-                stopping = should_stop()
+                stopping = self._anyone(should_stop())
                 if done % config.save_every == 0 or done == config.steps or stopping:
                     self._save(done)
                 if stopping and done < config.steps:
                     bar.close()
+                    accelerator.end_training()
                     raise TrainingStopped(f"stopped at step {done}; the same command goes on from there")
         bar.close()
         if self.main and not self.finished.exists():  # lost after the last step
             self.task.export(self._weights(), self.finished, self._summary(max(self.first, config.steps)))
-        if self.tracking:
-            self.tracking.close()
         accelerator.wait_for_everyone()
+        accelerator.end_training()  # on all processes: it ends their group as well as the trackers
         return self.finished
 
     def _batch(self, step: int, part: int, batch: data.Batch) -> StepResult:
@@ -242,6 +244,13 @@ class _Run:
             with write_whole(path) as temporary:
                 torch.save(content, temporary)
         raise RuntimeError(f"loss became {loss.item()} at step {step}; the batch is in {path}")
+
+    def _anyone(self, here: bool) -> bool:
+        """Whether it is so on any process: they must stop at the same step, or one waits for the others forever."""
+        if self.accelerator.num_processes == 1:
+            return here
+        flag = torch.tensor(float(here), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum").item())
 
     def _average(self, step: int) -> None:
         decay = min(self.config.ema, (step + 1) / (step + 10))

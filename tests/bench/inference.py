@@ -3,7 +3,8 @@
 Random weights, the same in both paths, since real ones cannot be had everywhere; time and memory do
 not depend on their values. `plain` is a straightforward diffusers pipeline of the same steps, whole
 image at once; `ours` is the chain of this extension's nodes inside ComfyUI. Each case runs in a
-process of its own, so that its peak memory is its own.
+process of its own, so that its peak memory is its own. CPU seconds count this process's work only: on
+a machine with other work they are the ones to compare.
 """
 
 from __future__ import annotations
@@ -166,27 +167,34 @@ def plain(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable
     return run, "diffusers"
 
 
-def ours(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[Stopwatch], Tensor], str]:
-    """The nodes' own functions inside ComfyUI."""
+def import_pack(cpu: bool) -> Any:
+    """The extension inside ComfyUI, in this process."""
+    import importlib.util
+
     from tests.host.comfyui import comfyui_path
 
     sys.path.insert(0, str(comfyui_path()))
     import comfy.cli_args
 
-    arguments = comfy.cli_args.args
-    arguments.cpu = device.type == "cpu"
-    arguments.fp32_vae = dtype == torch.float32
-    arguments.fp16_vae = dtype == torch.float16
-    import importlib.util
-
+    comfy.cli_args.args.cpu = cpu
     spec = importlib.util.spec_from_file_location(
         "qusr_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
     assert spec is not None
     assert spec.loader is not None
-    pack: Any = importlib.util.module_from_spec(spec)
+    pack = importlib.util.module_from_spec(spec)
     sys.modules["qusr_pack"] = pack
     spec.loader.exec_module(pack)
+    return pack
+
+
+def ours(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[Stopwatch], Tensor], str]:
+    """The nodes' own functions inside ComfyUI."""
+    pack = import_pack(cpu=device.type == "cpu")
+    import comfy.cli_args
+
+    comfy.cli_args.args.fp32_vae = dtype == torch.float32
+    comfy.cli_args.args.fp16_vae = dtype == torch.float16
     nodes = pack.nodes
     model, clip, vae = _native(device, dtype)
     noise_parameters = pack.qusr_train.noise.NoiseParameters()
@@ -275,13 +283,15 @@ def measure(
             torch.cuda.reset_peak_memory_stats()
         for _ in range(repeats):
             watches.append(Stopwatch(device))
+            spent = time.process_time()
             result = run(watches[-1])
+            spent = time.process_time() - spent
     torch.save(result, output)
     best = min(watches, key=lambda watch: sum(watch.seconds.values()))
     peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else memory.peak
     return {
         "path": name, "size": size, "seconds": {k: round(v, 2) for k, v in best.seconds.items()},
-        "total": round(sum(best.seconds.values()), 2), "peak_gib": round(peak, 2),
+        "total": round(sum(best.seconds.values()), 2), "cpu": round(spent, 1), "peak_gib": round(peak, 2),
         "above_models_gib": None if cuda else round(memory.peak - memory.start, 2),
     }  # fmt: skip
 
@@ -310,8 +320,8 @@ def main() -> None:
         torch.cuda.get_device_name() if device.type == "cuda" else f"CPU {platform.processor() or platform.machine()}"
     )
     print(f"{machine}, {dtype_name}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print("| size | path | total s | stages s | peak GiB | peak above the models GiB |")
-    print("|---|---|---|---|---|---|")
+    print("| size | path | total s | CPU s | stages s | peak GiB | peak above the models GiB |")
+    print("|---|---|---|---|---|---|---|")
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -325,18 +335,19 @@ def main() -> None:
                 command = [sys.executable, "-m", "tests.bench.inference", *options]
                 done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
                 if done.returncode:
-                    print(f"| {size} | {path} | failed: {done.stderr.strip().splitlines()[-1][:100]} | | | |")
+                    print(f"| {size} | {path} | failed: {done.stderr.strip().splitlines()[-1][:100]} | | | | |")
                     continue
                 row = json.loads(done.stdout.strip().splitlines()[-1])
                 rows.append(row)
                 pictures.append(torch.load(picture))
                 stages = ", ".join(f"{name} {value}" for name, value in row["seconds"].items())
                 memory = f"{row['peak_gib']} | {row['above_models_gib'] if row['above_models_gib'] is not None else ''}"
-                print(f"| {size} | {row['path']} | {row['total']} | {stages} | {memory} |", flush=True)
+                print(f"| {size} | {row['path']} | {row['total']} | {row['cpu']} | {stages} | {memory} |", flush=True)
             if len(rows) == 2:
                 difference = (pictures[0] - pictures[1]).abs().max().item() * 255
                 print(
-                    f"\n{size}: {rows[0]['total'] / rows[1]['total']:.2f} times as fast, "
+                    f"\n{size}: {rows[0]['total'] / rows[1]['total']:.2f} times as fast "
+                    f"(CPU time: {rows[0]['cpu'] / rows[1]['cpu']:.2f}), "
                     f"{rows[1]['peak_gib'] / rows[0]['peak_gib']:.2f} of the peak memory, "
                     f"largest difference {difference:.3f} grey levels\n"
                 )

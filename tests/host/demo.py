@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from qusr_train.evaluate import psnr, ssim
+from qusr_train.fidelity import psnr, ssim
 
 from .comfyui import HOST, ROOT, Server, base_directory
 from .workflow import preview_output, to_prompt

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from qusr_train.data import find_images
-from qusr_train.evaluate import load_rgb, psnr, ssim
+from qusr_train.evaluate import load_rgb
+from qusr_train.fidelity import psnr, ssim
 from qusr_train.restore import Restorer, read_image
 
 

@@ -48,6 +48,25 @@ def test_exact_tiles_equal_the_whole(vae_module: Any, sd: Any, size: tuple[int, 
     assert (decoded - blended).abs().max() > 1 / 255, "blended tiles are exact here, so this test shows nothing"
 
 
+def test_keys_and_values_in_parts_give_the_same(
+    vae_module: Any, pack: Any, sd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for images beyond 2048 x 2048; here 33 x 25 positions in parts of 100."""
+    exact = pack.nodes.exact_vae
+    monkeypatch.setattr(exact, "RESIDENT_POSITIONS", 800)
+    monkeypatch.setattr(exact, "STREAMED_AT_ONCE", 100)
+    calls = []
+    streamed = exact.streamed_attention
+    monkeypatch.setattr(exact, "streamed_attention", lambda *a: calls.append(len(a)) or streamed(*a))
+    image = _image(264, 200)
+    whole, tiled = vae_module.encode(sd.vae, image), vae_module.encode(sd.vae, image, 128)
+    assert calls
+    assert (whole - tiled).abs().max() < 1e-4 * whole.abs().max()
+    q, k, v = torch.randn(3, 1, 1, 450, 16, generator=torch.Generator().manual_seed(0)).unbind(0)
+    plain = torch.nn.functional.scaled_dot_product_attention(30 * q, k, v)
+    assert (streamed(30 * q, k, v) - plain).abs().max() < 1e-5
+
+
 def test_whole_equals_comfyuis_own(vae_module: Any, sd: Any) -> None:
     image = _image(64, 96)
     latent = sd.vae.encode(image)

@@ -128,3 +128,46 @@ def test_a_file_without_uem_says_so_when_one_is_asked_for(node: Any, folders: li
         node.QUSRUncertainty.execute(photo, uem, "model")
     uncertainty = node.QUSRUncertainty.execute(photo, uem, "auto").args[0]
     assert uncertainty.noise.p == 0
+
+
+def _nano_options(node: Any) -> list[str]:
+    schema = node.QUSRNanoLoader.define_schema()
+    return next(i for i in schema.inputs if i.id == "checkpoint").options
+
+
+def test_nano_loader_lists_nano_files_and_each_loader_names_the_other(
+    node: Any, pack: Any, folders: list[Path]
+) -> None:
+    bundled = pack.nodes.load.BUNDLED_NANO
+    assert _nano_options(node) == [bundled]
+    shutil.copy(pack.qusr_train.checkpoint.BUNDLED, folders[1] / "mine.safetensors")
+    shutil.copy(CHECKPOINTS / "qusr.pkl", folders[0])
+    (folders[0] / "cut.safetensors").write_bytes(b"\x10")
+    import folder_paths
+
+    folder_paths.filename_list_cache.pop("qusr", None)
+    assert _nano_options(node) == [bundled, "mine.safetensors"]
+    nano = node.QUSRNanoLoader
+    assert nano.validate_inputs() is True
+    assert nano.validate_inputs(checkpoint="mine.safetensors") is True
+    assert "not a qusr-nano model; QUSR Loader (SD 2.1) is for" in nano.validate_inputs(checkpoint="qusr.pkl")
+    assert "gone.safetensors is not there" in nano.validate_inputs(checkpoint="gone.safetensors")
+    with pytest.raises(ValueError, match="is not there"):
+        nano.execute(1.0, "gone.safetensors")
+    instead = "mine.safetensors is a qusr-nano model, which needs no SD 2.1-base; choose it in QUSR Nano Loader"
+    assert instead in node.QUSRLoader.validate_inputs(checkpoint="mine.safetensors")
+    with pytest.raises(ValueError, match="choose it in QUSR Nano Loader"):
+        _load(node, golden.build_unet(), "mine.safetensors")
+
+
+def test_a_nano_file_that_was_trained_further_is_read_again(node: Any, pack: Any, folders: list[Path]) -> None:
+    module = pack.qusr_train.checkpoint
+    path = folders[0] / "mine.safetensors"
+    shutil.copy(module.BUNDLED, path)
+    weight = "diffusion_model.conv_out.weight"
+    values = []
+    for factor in (1.0, 0.5):
+        module.save_nano(path, module.scale_residual(module.load_nano(path), factor))
+        model = node.QUSRNanoLoader.execute(0.0, path.name).args[0]
+        values.append(model.model_state_dict()[weight].abs().mean().item())
+    assert values[1] == pytest.approx(values[0] / 2, rel=1e-3)

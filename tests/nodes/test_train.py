@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+
+from tests.host import golden
 
 
 @pytest.fixture
@@ -22,16 +25,15 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folders(pack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """ComfyUI's output and models/qusr in a place of the test's own."""
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
     (tmp_path / "qusr").mkdir()
-    real = folder_paths.get_folder_paths
-    monkeypatch.setattr(
-        folder_paths, "get_folder_paths", lambda n: [str(tmp_path / "qusr")] if n == "qusr" else real(n)
-    )
+    _, suffixes = folder_paths.folder_names_and_paths["qusr"]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "qusr", ([str(tmp_path / "qusr")], suffixes))
+    monkeypatch.setattr(pack.nodes.train, "register_model_folder", lambda: None)  # it would add the real one
     return tmp_path
 
 
@@ -45,20 +47,58 @@ def _train(node: Any, where: Path, /, **changes: Any) -> Any:
 
 
 def test_trained_file_restores_a_photo(pack: Any, node: Any, photos: Path, folders: Path, photo: torch.Tensor) -> None:
-    checkpoint, run, samples = _train(node, photos)
+    """QUSRTrain -> QUSRNanoLoader -> QUSRUpscale; the training is strong enough to be seen in the picture."""
+    strong = json.dumps({**json.loads(MORE), "learning_rate": 0.01, "warmup": 0})
+    checkpoint, run, samples = _train(node, photos, more=strong)
     assert checkpoint == "mine.safetensors"
     assert samples.shape == (1, 64, 256, 3)  # input, result, target, uncertainty
-    models = pack.nodes.nano.load_nano_models(path=str(folders / "qusr" / checkpoint))
-    result = node.QUSRUpscale.execute(
-        [photo], preset=["balanced"], seed=[1], prompt=[""], strength=[1.0], noise_strength=[1.0],
-        color_fix=["wavelet"], model=[models.model], clip=[models.clip], vae=[models.vae], uem=[models.uem],
-    ).args[0][0]  # fmt: skip
-    assert result.shape == (1, 192, 160, 3)
-    assert torch.isfinite(result).all()
+    results = [_upscale(node, photo, name) for name in (checkpoint, pack.nodes.load.BUNDLED_NANO)]
+    assert [result.shape for result in results] == [(1, 192, 160, 3)] * 2
+    assert torch.isfinite(results[0]).all()
+    assert 1e-3 < (results[0] - results[1]).abs().mean() < 0.2
     plot = node.QUSRLossPlot.execute(run).args[0]
     assert plot.shape[-1] == 3
     assert plot.min() < 0.5 < plot.max()
-    pack.nodes.nano._base.cache_clear()
+
+
+def _upscale(node: Any, photo: torch.Tensor, checkpoint: str) -> torch.Tensor:
+    assert node.QUSRNanoLoader.validate_inputs(checkpoint=checkpoint) is True
+    model, clip, vae, uem = node.QUSRNanoLoader.execute(1.0, checkpoint).args
+    return node.QUSRUpscale.execute(
+        [photo], preset=["balanced"], seed=[1], prompt=[""], strength=[1.0], noise_strength=[1.0],
+        color_fix=["none"], model=[model], clip=[clip], vae=[vae], uem=[uem],
+    ).args[0][0]  # fmt: skip
+
+
+def test_trained_sd21_file_restores_a_photo_through_qusr_loader(
+    node: Any, photos: Path, folders: Path, photo: torch.Tensor, tmp_path: Path
+) -> None:
+    """The same for SD 2.1's structure, 32 channels wide: the golden model, trained and loaded as the real one is."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    base = tmp_path / "base"
+    base.mkdir()
+    for part in ("unet", "vae"):
+        (base / part).symlink_to(golden.GOLDEN / "model" / part, target_is_directory=True)
+    settings = json.loads((golden.GOLDEN / "model" / "text_encoder" / "config.json").read_text())
+    CLIPTextModel(CLIPTextConfig(**settings)).save_pretrained(base / "text_encoder")
+    tiny = {**json.loads(MORE), "lpips_weight": 0.0, "uem_channels": 4, "learning_rate": 1e-3}
+    checkpoint, _, samples = _train(
+        node, photos, model="SD 2.1-base", base_folder=str(base), more=json.dumps(tiny), name="mine-sd"
+    )
+    assert samples.shape == (1, 64, 256, 3)
+    assert node.QUSRLoader.validate_inputs(checkpoint=checkpoint) is True
+    vae, plain = golden.golden_vae(), golden.golden_unet()
+    model, uem, _ = node.QUSRLoader.execute(plain, checkpoint, 1.0, 1.0, 1.0, vae).args
+    layer = "diffusion_model.input_blocks.0.0.weight"
+    assert layer in model.patches
+    assert layer not in plain.patches
+    result = node.QUSRUpscale.execute(
+        [photo], preset=["balanced"], seed=[1], prompt=["blurry"], strength=[1.0], noise_strength=[1.0],
+        color_fix=["none"], model=[model], clip=[golden.golden_clip()], vae=[vae], uem=[uem],
+    ).args[0][0]  # fmt: skip
+    assert result.shape == (1, 192, 160, 3)
+    assert torch.isfinite(result).all()
 
 
 def test_cancel_stops_the_process_and_keeps_its_state(

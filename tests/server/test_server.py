@@ -38,6 +38,7 @@ def test_all_nodes_are_registered(object_info: dict[str, Any]) -> None:
         "QUSRNanoLoader", "QUSRQualityPrompt", "QUSREncodePrompt", "QUSRUncertainty", "QUSRUncertaintyView",
         "QUSRAdaptiveNoise", "QUSROneStepDenoise", "QUSRColorFix", "QUSRCompare", "QUSRUpscale", "QUSREnlarge",
         "QUSRExamplePhoto", "QUSRDownload", "QUSRTrain", "QUSRLossPlot", "QUSRLoader", "QUSREncode", "QUSRDecode",
+        "QUSRQwenPrompt", "QUSRServerPrompt", "QUSRPhotoTiles",
     }  # fmt: skip
     assert ours == expected
 

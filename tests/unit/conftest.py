@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from qusr_train.restore import build_text_encoder
 from qusr_train.uncertainty import UEM
 
 WriteImage = Callable[..., Path]
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -80,6 +82,33 @@ def texture() -> Tensor:
     waves = 0.14 * torch.sin(x / 1.1) * torch.cos(y / 1.3) + 0.12 * torch.sin((x + 2 * y) / 3.7)
     waves = 0.5 + waves + 0.1 * torch.cos((x * 0.6 - y) / 11.0)
     return torch.stack([waves, 0.9 * waves + 0.05, 0.8 * waves + 0.1])[None]
+
+
+@pytest.fixture(scope="session")
+def tiny_sd21(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SD 2.1's structure with 32 to 64 channels: the golden UNet and VAE, a text encoder with random weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    path = tmp_path_factory.mktemp("sd") / "model"
+    path.mkdir()
+    for part in ("unet", "vae"):
+        (path / part).symlink_to(GOLDEN / "model" / part, target_is_directory=True)
+    torch.manual_seed(0)
+    settings = json.loads((GOLDEN / "model" / "text_encoder" / "config.json").read_text())
+    CLIPTextModel(CLIPTextConfig(**settings)).save_pretrained(path / "text_encoder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(tmp_path_factory: pytest.TempPathFactory, texture: Tensor) -> Path:
+    """Six pairs of 64 x 64, made by `degrade`."""
+    from qusr_train.pregenerate import pregenerate
+
+    photos = tmp_path_factory.mktemp("photos")
+    Image.fromarray((texture[0] * 255).byte().permute(1, 2, 0).numpy()).save(photos / "photo.png")
+    out = tmp_path_factory.mktemp("pairs")
+    pregenerate(photos, out, 6, patch=64)
+    return out
 
 
 @pytest.fixture(scope="session")

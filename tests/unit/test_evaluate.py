@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qusr_train.evaluate import evaluate_folders, load_rgb, luma, psnr, ssim, write_json
+from qusr_train.evaluate import evaluate_folders, load_rgb, write_json
+from qusr_train.fidelity import luma, psnr, ssim
 
 WriteImage = Callable[..., Path]
 
@@ -50,7 +51,8 @@ def test_psnr_of_ten_percent_is_21_32() -> None:
 def test_ssim_of_black_and_white_is_the_luminance_term() -> None:
     c1 = (0.01 * 255) ** 2
     expected = (2 * 16 * 235 + c1) / (16**2 + 235**2 + c1)
-    assert ssim(_flat(0.0), _flat(1.0)) == pytest.approx(expected)
+    # The window's weights are rounded to float32 (as published), so flat areas have a trace of variance.
+    assert ssim(_flat(0.0), _flat(1.0)) == pytest.approx(expected, abs=1e-6)
     assert expected == pytest.approx(0.13564, abs=1e-5)
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from qusr_train import iqa
 from qusr_train.__main__ import main
-from qusr_train.evaluate import METRICS, evaluate_folders, load_rgb, psnr, ssim
+from qusr_train.evaluate import METRICS, evaluate_folders, load_rgb
+from qusr_train.fidelity import psnr, ssim
 from qusr_train.report import extreme_crops, html_report, markdown_table
 
 

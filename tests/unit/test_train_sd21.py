@@ -19,7 +19,6 @@ from qusr_train.lora import add_adapters, target_layers
 from qusr_train.noise import NoiseParameters
 from qusr_train.pairs import PairPatches
 from qusr_train.perceptual import PerceptualLoss
-from qusr_train.pregenerate import pregenerate
 from qusr_train.stable_diffusion import (
     QUSRStableDiffusion,
     load_stable_diffusion,
@@ -37,30 +36,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SD 2.1's structure with 32 to 64 channels: the golden UNet and VAE, a text encoder with random weights."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    path = tmp_path_factory.mktemp("sd") / "model"
-    path.mkdir()
-    for part in ("unet", "vae"):
-        (path / part).symlink_to(GOLDEN / "model" / part, target_is_directory=True)
-    torch.manual_seed(0)
-    settings = json.loads((GOLDEN / "model" / "text_encoder" / "config.json").read_text())
-    CLIPTextModel(CLIPTextConfig(**settings)).save_pretrained(path / "text_encoder")
-    return path
+def folder(tiny_sd21: Path) -> Path:
+    return tiny_sd21
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory, texture: torch.Tensor) -> Path:
-    """Six pairs of 64 x 64, made by `degrade`."""
-    from PIL import Image
-
-    photos = tmp_path_factory.mktemp("photos")
-    Image.fromarray((texture[0] * 255).byte().permute(1, 2, 0).numpy()).save(photos / "photo.png")
-    out = tmp_path_factory.mktemp("pairs")
-    pregenerate(photos, out, 6, patch=64)
-    return out
+def pairs(tiny_pairs: Path) -> Path:
+    return tiny_pairs
 
 
 def _config(folder: Path, pairs: Path, out: Path, **changes: Any) -> TrainConfig:
