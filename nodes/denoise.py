@@ -147,7 +147,7 @@ def _restore_one(
     while True:
         overlap = min(overlap, tile // 2) if tile else overlap
         tiles = count_tiles(*size, tile, overlap) if tile else 1
-        bar = progress(tiles * place[1])
+        bar = progress(tiles * place[1], "tiles")
         bar.update_absolute(tiles * place[0])
 
         def each(bar: Any = bar) -> None:

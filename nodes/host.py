@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
 import folder_paths
 import torch
+from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ..qusr_train.images import CheckedImage, check_image, enlarge
@@ -74,6 +76,22 @@ def model_folders(kind: str) -> list[Path]:
     return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
 
 
-def progress(total: int) -> comfy.utils.ProgressBar:
-    """The bar on the node that is running."""
-    return comfy.utils.ProgressBar(total)
+class Progress(comfy.utils.ProgressBar):
+    """The bar on the node that is running; with a unit ("tiles") also the words "tiles 3 / 16" on it."""
+
+    def __init__(self, total: int, unit: str = "") -> None:
+        super().__init__(total)
+        self._unit = unit if total > 1 else ""
+
+    def update_absolute(self, value: int, total: int | None = None, preview: Any = None) -> None:
+        super().update_absolute(value, total, preview)
+        context = get_executing_context()
+        if self._unit and context:  # else no graph is running, and there may be no server
+            from server import PromptServer
+
+            PromptServer.instance.send_progress_text(f"{self._unit} {self.current} / {self.total}", context.node_id)
+
+
+def progress(total: int, unit: str = "") -> Progress:
+    """The bar on the node that is running; `unit` names what is counted in words."""
+    return Progress(total, unit)

@@ -181,7 +181,7 @@ def _smaller_until_it_fits(
             management.load_models_gpu([vae.patcher], memory_required=memory(tile))
             if not tile:
                 return whole().cpu()
-            bar = progress(ExactVAE.sweeps(coder) * math.prod(-(-side // tile) for side in size))
+            bar = progress(ExactVAE.sweeps(coder) * math.prod(-(-side // tile) for side in size), "tiles")
 
             def each(bar: Any = bar) -> None:
                 bar.update(1)

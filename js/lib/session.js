@@ -38,6 +38,12 @@ export function rememberOutput(node, output) {
   write(key, output);
 }
 
+/** The node's last result in this tab. @param {any} node */
+export function lastOutput(node) {
+  const text = sessionStorage.getItem(keyOf(node, "output"));
+  return text ? JSON.parse(text) : null;
+}
+
 /** The node's result from before the page was reloaded, once. @param {any} node */
 export function earlierOutput(node) {
   const key = keyOf(node, "output");

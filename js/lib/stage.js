@@ -30,6 +30,9 @@ export class Stage {
     /** @type {View | null} */
     this.waiting = null;
     this.observer = new ResizeObserver(() => this.measure());
+    // Nodes 2.0 hands the wheel to the graph unless this attribute is there.
+    this.element.addEventListener("focusin", () => this.element.setAttribute("data-capture-wheel", "true"));
+    this.element.addEventListener("focusout", () => this.element.removeAttribute("data-capture-wheel"));
     this.element.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     this.element.addEventListener("pointerdown", (event) => this.press(event));
     this.element.addEventListener("pointermove", (event) => this.hoverAt(event));

@@ -1,7 +1,7 @@
 // Puts a widget on a node and feeds it: one path for the classic renderer and Nodes 2.0.
 import { app } from "../../../scripts/app.js";
 import { addStyle, make } from "./dom.js";
-import { earlierOutput, locator, rememberOutput } from "./session.js";
+import { earlierOutput, lastOutput, locator, rememberOutput } from "./session.js";
 
 /**
  * What a viewer must offer. `show` gets the list under the node's output key; `settle` is called when the node has its
@@ -35,7 +35,7 @@ export function registerViewer({ name, nodeType, outputKey, minHeight, size, cre
       const viewer = create(node);
       live.set(node, viewer);
       // widget-expands: Nodes 2.0 gives the widget the node's free height
-      const root = make("div", { class: "qusr-widget widget-expands", "data-capture-wheel": "true", style: `min-height:${minHeight}px` });
+      const root = make("div", { class: "qusr-widget widget-expands", style: `min-height:${minHeight}px` });
       root.append(viewer.element);
       const widget = node.addDOMWidget(name, `qusr_${name}`, root, { serialize: false, getMinHeight: () => minHeight });
       widget.serialize = false;
@@ -71,7 +71,10 @@ export function registerViewer({ name, nodeType, outputKey, minHeight, size, cre
     loadedGraphNode(node) {
       if (!live.has(node)) return;
       live.get(node)?.settle();
-      if (!show(node, app.nodeOutputs?.[locator(node)])) show(node, earlierOutput(node));
+      const key = locator(node);
+      if (show(node, app.nodeOutputs?.[key])) return;
+      const output = isUndoing() ? lastOutput(node) : earlierOutput(node);
+      if (show(node, output) && app.nodeOutputs) app.nodeOutputs[key] = output;
     },
 
     // A tab that is opened again does not run its nodes; ComfyUI hands their outputs back here.
@@ -79,6 +82,11 @@ export function registerViewer({ name, nodeType, outputKey, minHeight, size, cre
       for (const node of live.keys()) show(node, outputs[locator(node)]);
     },
   });
+}
+
+/** Whether the graph is loaded because of undo or redo: ComfyUI then forgets the nodes' outputs, and we do not. */
+function isUndoing() {
+  return app.extensionManager?.workflow?.activeWorkflow?.changeTracker?._restoringState === true;
 }
 
 /** Tell ComfyUI that a choice saved in node.properties changed, so that it can be undone and is kept on reload. */

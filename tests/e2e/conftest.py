@@ -1,7 +1,11 @@
-"""A real Chromium in front of a real ComfyUI: two front ends (the pinned and the newest), two renderers."""
+"""A real Chromium in front of a real ComfyUI, with both renderers.
+
+The front end is the one ComfyUI pins; QUSR_FRONTEND=latest takes the newest from PyPI, pinned,latest both.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -26,19 +30,31 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture(scope="session", params=["pinned", "newest"])
+FRONTENDS = os.environ.get("QUSR_FRONTEND", "pinned").split(",")
+if not set(FRONTENDS) <= {"pinned", "latest"}:
+    raise ValueError(f"QUSR_FRONTEND: expected pinned, latest or pinned,latest, but got {','.join(FRONTENDS)}")
+
+
+@pytest.fixture(scope="session", params=FRONTENDS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     flags = [] if request.param == "pinned" else ["--front-end-root", str(newest_frontend())]
     with Server(flags=flags) as running:
         yield running
 
 
-@pytest.fixture(params=["classic", "nodes2"])
-def comfy(request: pytest.FixtureRequest, server: Server, browser: Browser) -> Iterator[ComfyPage]:
-    """ComfyUI in the browser; the test fails if one of our scripts logged an error."""
+@pytest.fixture(scope="session", params=["classic", "nodes2"])
+def page(request: pytest.FixtureRequest, server: Server, browser: Browser) -> Iterator[ComfyPage]:
+    """ComfyUI in the browser, opened once for each renderer: opening takes longer than a test."""
     context = browser.new_context(viewport={"width": 1600, "height": 1000}, accept_downloads=True)
-    page = ComfyPage(context.new_page(), server)
-    page.open(nodes2=request.param == "nodes2")
-    yield page
+    opened = ComfyPage(context.new_page(), server)
+    opened.open(nodes2=request.param == "nodes2")
+    yield opened
     context.close()
+
+
+@pytest.fixture
+def comfy(page: ComfyPage) -> Iterator[ComfyPage]:
+    """The opened page; the test fails if one of our scripts logged an error."""
+    page.errors.clear()
+    yield page
     assert page.errors == []

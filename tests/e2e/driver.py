@@ -97,13 +97,20 @@ class ComfyPage:
         self.page.wait_for_function("window.app?.extensionManager && window.app.graph?.nodes", timeout=90_000)
         self.page.wait_for_timeout(1500)
 
+    def reload(self, workflow: dict[str, Any]) -> None:
+        """Reload the page. ComfyUI brings an open workflow back by itself; else it is opened again."""
+        self.page.reload()
+        self.wait_ready()
+        if self.value("window.app.graph.id") != workflow["id"]:
+            self.load(workflow)
+
     def load(self, workflow: str | dict[str, Any]) -> None:
-        """Open an example workflow by name, or a workflow given as JSON."""
+        """Open an example workflow by name, or a workflow given as JSON, in a tab of its own."""
         if isinstance(workflow, str):
             path = ROOT / "example_workflows" / f"{workflow}.json"
             workflow = json.loads(path.read_text(encoding="utf-8"))
         self.page.evaluate("async (data) => { await window.app.loadGraphData(data) }", workflow)
-        self.page.wait_for_timeout(600)
+        self.page.wait_for_timeout(500)
 
     def run(self) -> str:
         """Queue the graph and wait: "success" or "error: ...".."""
@@ -130,6 +137,14 @@ class ComfyPage:
         """Click a workflow's tab."""
         self.page.locator(".workflow-tab").nth(index).click()
         self.page.wait_for_timeout(1200)
+
+    def widget(self, node_type: str, name: str) -> Any:
+        """The value of a node's setting."""
+        return self.page.evaluate(
+            """([type, name]) => window.app.graph.nodes.find((n) => n.type === type).widgets
+              .find((w) => w.name === name).value""",
+            [node_type, name],
+        )
 
     def set_widget(self, node_type: str, name: str, value: Any) -> None:
         """Change a node's setting as its widget does."""

@@ -205,8 +205,11 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
     hint = comfy.viewer.locator(".qusr-hint")
     saved = comfy.value("window.app.graph.serialize()")
 
-    comfy.value("() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
-    comfy.page.wait_for_timeout(500)
+    comfy.set_widget(VIEW, "colormap", "grey")
+    tracker = "window.app.extensionManager.workflow.activeWorkflow.changeTracker"
+    comfy.value(f"() => {{ {tracker}.captureCanvasState?.() ?? {tracker}.checkState(); }}")
+    comfy.value(f"async () => {{ await {tracker}.undo(); }}")
+    assert comfy.widget(VIEW, "colormap") == "turbo", "something was undone"
     hint.wait_for(state="hidden")
 
     comfy.load("qusr_upscale")
@@ -214,19 +217,18 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
     comfy.switch_tab(-2)
     hint.wait_for(state="hidden")
 
-    comfy.page.reload()
-    comfy.wait_ready()
-    comfy.load(saved)
+    comfy.reload(saved)
     comfy.look_at(VIEW)
     hint.wait_for(state="hidden")
     point_at(comfy, 0.5, 0.5)
     assert readings(comfy)[2] > 0
 
-    for file in (base_directory() / "temp" / "qusr").iterdir():
-        file.unlink()  # what ComfyUI does when it starts
-    comfy.page.reload()
-    comfy.wait_ready()
-    comfy.load(saved)
-    comfy.look_at(VIEW)
-    comfy.page.wait_for_function("document.querySelector('.qusr-hint')?.textContent.includes('no longer')")
-    assert "Run the workflow again" in hint.inner_text()
+    files = base_directory() / "temp" / "qusr"
+    away = files.rename(files.with_name("qusr-away"))  # ComfyUI empties the temp folder when it starts
+    try:
+        comfy.reload(saved)
+        comfy.look_at(VIEW)
+        comfy.page.wait_for_function("document.querySelector('.qusr-hint')?.textContent.includes('no longer')")
+        assert "Run the workflow again" in hint.inner_text()
+    finally:
+        away.rename(files)

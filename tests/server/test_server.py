@@ -43,6 +43,11 @@ def test_all_nodes_are_registered(object_info: dict[str, Any]) -> None:
     assert ours == expected
 
 
+def test_chinese_names_are_served(server: Server) -> None:
+    names = server.get("/i18n")["zh"]["nodeDefs"]
+    assert names["QUSRCompare"]["display_name"] == "QUSR \u6bd4\u8f83"
+
+
 def test_loading_the_pack_logs_no_error(server: Server) -> None:
     log = server.log.read_text(errors="replace")
     assert f"custom_nodes/{PACK_NAME}" in log

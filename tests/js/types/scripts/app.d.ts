@@ -14,6 +14,6 @@ export const app: {
   nodeOutputs?: Record<string, any>;
   extensionManager: {
     toast: { add(message: { severity: string; summary: string; detail: string; life: number }): void };
-    workflow?: { activeWorkflow?: { changeTracker?: { checkState?(): void } } };
+    workflow?: { activeWorkflow?: { changeTracker?: { checkState?(): void; _restoringState?: boolean } } };
   };
 };
