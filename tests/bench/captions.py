@@ -56,9 +56,8 @@ def speed(count: int) -> None:
             for crop in crops:
                 caption_images(captioner, [crop], cache)
             spent.append((time.process_time() - start) / count)
-    print(
-        f"\n{side} x {side}: {1 / spent[0]:.0f} captions a second of CPU time, a cache hit takes {spent[1] * 1e3:.2f} ms"
-    )
+    fresh, hit = spent
+    print(f"\n{side} x {side}: {1 / fresh:.0f} captions per CPU second, a cache hit takes {hit * 1e3:.2f} ms")
 
 
 def main() -> None:
