@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 NODE := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 JS_READY := tests/js/node_modules/.ready
 
-.PHONY: demo serve test test-e2e lint measure bench bench-train parity clean
+.PHONY: demo serve test test-e2e lint measure bench bench-train bench-memory parity clean
 
 # --- the environment -------------------------------------------------------------------------
 $(PY):
@@ -68,6 +68,10 @@ bench: $(READY)
 # Time and memory of a training step at SD 2.1's shapes: make bench-train ARGS="--batch 4 --patch 512 --steps 10"
 bench-train: $(READY)
 	@$(PY) -m tests.bench.training $(ARGS)
+
+# Device memory of each step, whole and in tiles, counted without a device
+bench-memory: $(READY)
+	@$(PY) -m tests.bench.device_memory
 
 # Differences to the reference implementation's own tensors, as a table
 parity: $(READY)

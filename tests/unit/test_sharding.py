@@ -16,7 +16,7 @@ from qusr_train.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
-import sys, torch.distributed as dist
+import os, sys
 from qusr_train.config import TrainConfig, load_config_file
 from qusr_train.train_sd21 import SD21Task
 from qusr_train.training import train
@@ -26,7 +26,7 @@ train(config, task)
 frozen = [p for p in task.model.unet.parameters() if not p.requires_grad]
 share = sum(p.to_local().numel() for p in frozen) / sum(p.numel() for p in frozen)
 whole = all(type(p) is not type(frozen[0]) for p in task.model.parameters() if p.requires_grad)
-with open(config.out + f"/share{dist.get_rank()}", "w") as file:
+with open(config.out + '/share' + os.environ['RANK'], "w") as file:
     file.write(f"{share} {whole}")
 """
 
