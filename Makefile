@@ -41,9 +41,9 @@ test: $(READY) $(JS_READY)
 	$(PY) -m pytest tests/unit
 	$(PY) -m pytest tests/nodes
 	$(PY) -m pytest tests/server
+	$(PY) -m pytest tests/e2e
 
-# The browser tests; QUSR_FRONTEND=latest runs them on the newest front end instead of the one that ComfyUI pins.
-# Not yet part of `make test`: some of them fail.
+# Only the browser tests; QUSR_FRONTEND=latest runs them on the newest front end instead of the one that ComfyUI pins.
 test-e2e: $(READY) $(JS_READY)
 	$(PY) -m pytest tests/e2e
 

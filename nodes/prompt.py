@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..qusr_train.prompt import CONTEXT_LENGTH, END_TOKEN, PAD_TOKEN, START_TOKEN, fit_prompt
+from ..qusr_train.prompt import CONTEXT_LENGTH, END_TOKEN, FITS, PAD_TOKEN, START_TOKEN, fit_prompt, prioritise_prompt
 from ..qusr_train.quality import describe, measure_quality
 from .host import check_image
 from .sockets import CATEGORY, TilesSocket
@@ -29,20 +29,25 @@ class EncodedPrompt:
     cut_text: str
 
 
-def encode_prompts(clip: Any, prompts: list[str]) -> EncodedPrompt:
+def encode_prompts(clip: Any, prompts: list[str], fit: str = "truncate") -> EncodedPrompt:
     """Encode prompts, one for each image, as one batched CONDITIONING.
 
     ComfyUI would spread a long prompt over several windows and read brackets as weights; the
     reference reads the first 75 tokens and takes every character literally, so we do too.
+
+    Args:
+        clip: CLIP.
+        prompts: one for each image.
+        fit: `truncate` as the reference, or `prioritise` (see `prioritise_prompt`).
     """
     if clip is None:
         raise ValueError("clip: is missing; the checkpoint has no text encoder. Use QUSR Nano Loader's clip output")
     conds, pooled = [], []
-    fitted = [fit_prompt(prompt) for prompt in prompts]
-    for prompt, fit in zip(prompts, fitted, strict=True):
+    fitted = [prioritise_prompt(prompt) if fit == "prioritise" else fit_prompt(prompt) for prompt in prompts]
+    for prompt, one in zip(prompts, fitted, strict=True):
         windows = clip.tokenize(prompt, disable_weights=True)
         if "embedding:" not in prompt:
-            row = [START_TOKEN, *fit.tokens, END_TOKEN]
+            row = [START_TOKEN, *one.tokens, END_TOKEN]
             row += [PAD_TOKEN] * (CONTEXT_LENGTH - len(row))
             windows = {name: [[(token, 1.0) for token in row]] for name in windows}
         else:  # textual inversion: keep ComfyUI's own tokens, first window only
@@ -54,19 +59,20 @@ def encode_prompts(clip: Any, prompts: list[str]) -> EncodedPrompt:
     extra = {"pooled_output": torch.cat(pooled)} if len(pooled) == len(conds) else {}
     return EncodedPrompt(
         conditioning=[[torch.cat(conds), extra]],
-        used=max(len(fit.tokens) for fit in fitted),
-        cut=max(fit.cut for fit in fitted),
-        cut_text=next((fit.cut_text for fit in fitted if fit.cut), ""),
+        used=max(len(one.tokens) for one in fitted),
+        cut=max(one.cut for one in fitted),
+        cut_text=next((one.cut_text for one in fitted if one.cut), ""),
     )
 
 
-def encode_tiles(clip: Any, prompts: list[str], tiles: PhotoTiles) -> EncodedPrompt:
+def encode_tiles(clip: Any, prompts: list[str], tiles: PhotoTiles, fit: str = "truncate") -> EncodedPrompt:
     """Encode a prompt for each tile of each image, or one for all.
 
     Args:
         clip: CLIP.
         prompts: those of the first image's tiles, then of the next's.
         tiles: where they belong.
+        fit: see `encode_prompts`.
 
     Returns:
         CONDITIONING with an entry for each tile, limited to its area; in it a prompt for each image.
@@ -80,7 +86,7 @@ def encode_tiles(clip: Any, prompts: list[str], tiles: PhotoTiles) -> EncodedPro
             f"prompt: got {len(prompts)} prompts for {count * tiles.images} tiles; connect QUSR Photo Tiles' images to "
             "the node that makes the prompts, or use one prompt"
         )
-    encoded = encode_prompts(clip, prompts)
+    encoded = encode_prompts(clip, prompts, fit)
     if len(prompts) == 1:
         return encoded
     ((cond, extra),) = encoded.conditioning
@@ -148,6 +154,14 @@ class QUSREncodePrompt(io.ComfyNode):
                     optional=True,
                     tooltip="From QUSR Photo Tiles: prompt then holds one text for each tile, used only there.",
                 ),
+                io.Combo.Input(
+                    "fit",
+                    options=list(FITS),
+                    default="truncate",
+                    optional=True,
+                    tooltip="A prompt that is too long: truncate reads its beginning, as the authors' code does. "
+                    "prioritise keeps what it says about quality and cuts content.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning"),
@@ -160,9 +174,14 @@ class QUSREncodePrompt(io.ComfyNode):
 
     @classmethod
     def execute(  # type: ignore[override]
-        cls, clip: list[Any], prompt: list[str], tiles: list[PhotoTiles] | None = None
+        cls,
+        clip: list[Any],
+        prompt: list[str],
+        tiles: list[PhotoTiles] | None = None,
+        fit: list[str] | None = None,
     ) -> io.NodeOutput:
-        encoded = encode_tiles(clip[0], prompt, tiles[0]) if tiles else encode_prompts(clip[0], prompt)
+        how = fit[0] if fit else "truncate"
+        encoded = encode_tiles(clip[0], prompt, tiles[0], how) if tiles else encode_prompts(clip[0], prompt, how)
         message = f"{encoded.used} tokens read"
         if encoded.cut:
             message += f", {encoded.cut} cut: …{encoded.cut_text.strip()}"

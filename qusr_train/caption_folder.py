@@ -87,7 +87,7 @@ def read_lines(path: Path) -> dict[str, dict[str, Any]]:
         except (ValueError, LookupError, TypeError) as error:
             if number == len(lines):  # no line break after it: cut short
                 break
-            raise ValueError(f"--out {path}: line {number} is not a caption; give another name") from error
+            raise ValueError(f"{path}: line {number} is not a caption; give another file") from error
     return found
 
 

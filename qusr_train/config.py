@@ -97,7 +97,7 @@ class TrainConfig:
     pairs: str = ""
     """Folder with `lr` and `hr` inside (real pairs, or made by `degrade`) to train on instead of `photos`."""
     prompts: Literal["measured", "files", "empty"] = "measured"
-    """Quality prompts: measured on each input, from `captions.json` beside `lr` and `hr`, or none."""
+    """Quality prompts: measured on each input, from `captions.json` or `.jsonl` beside `lr` and `hr`, or none."""
     cache_latents: bool = False
     """Encode every pair once and keep it in OUT/cache (stage `sd21`; `pairs` exactly as large as `patch`)."""
     precision: Precision = "bf16"

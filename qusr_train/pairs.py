@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from . import quality
+from .caption_folder import read_lines
 from .config import TrainConfig
 from .data import Degradation, Sample, find_images, turned
 from .degradations import SCALE, Degraded, degrade
@@ -155,12 +156,19 @@ def _sample(lr: Tensor, hr: Tensor, prompt: str, moments: Tensor | None = None) 
 def load_captions(folder: Path, stems: Iterable[str]) -> dict[str, str]:
     """`captions.json` beside `lr` and `hr`: {image name, with or without suffix: prompt}.
 
+    Without it `captions.jsonl`, as the command `caption FOLDER/lr --out FOLDER/captions.jsonl` writes it.
+
     Raises:
         ValueError: no such file, not readable, or an image without a caption.
     """
     path = folder / CAPTIONS
+    lines = path.with_suffix(".jsonl")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if lines.is_file() and not path.is_file():
+            path = lines
+            content = {name: entry["text"] for name, entry in read_lines(path).items()}
+        else:
+            content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); --prompts files needs it") from error
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):

@@ -1,10 +1,11 @@
-"""CLIP's tokenizer and prompt truncation, without ComfyUI.
+"""CLIP's tokenizer and fitting a prompt to what it reads, without ComfyUI.
 
 The vocabulary is OpenAI CLIP's (MIT licence), the one every Stable Diffusion text encoder uses.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,15 @@ START_TOKEN, END_TOKEN = 49406, 49407
 PAD_TOKEN = 0  # Stable Diffusion 2.x pads with "!"
 CONTEXT_LENGTH = 77
 VOCABULARY_SIZE = 49408
+FITS = ("truncate", "prioritise")
+
+QUALITY_WORDS = {
+    "clarity": r"clarity|clear|blur|sharp|soft|focus|detail|resolution|crisp|pixelat|distinct",
+    "color": r"colou?r|hue|saturat|tint|muted|vibrant|monochrom|black-and-white|grayscale",
+    "noise": r"nois|grain|artifact|artefact|compress",
+    "lighting": r"light|lit\b|bright|dark|dim\b|shadow|expos|contrast|glare|illuminat",
+}
+"""How a clause about each of the four qualities of the paper's instruction is known, by beginnings of words."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,40 @@ def fit_prompt(text: str, limit: int = CONTEXT_LENGTH - 2) -> FittedPrompt:
     # A word may be cut in its middle; the encoder still reads its first tokens.
     end = encoding.offsets[limit - 1][1]
     return FittedPrompt(tuple(ids[:limit]), len(ids) - limit, text[:end], text[end:])
+
+
+def qualities_in(text: str) -> set[str]:
+    """Which of clarity, color, noise and lighting a text says something about."""
+    return {name for name, words in QUALITY_WORDS.items() if re.search(rf"\b(?:{words})", text, re.IGNORECASE)}
+
+
+def prioritise_prompt(text: str, limit: int = CONTEXT_LENGTH - 2) -> FittedPrompt:
+    """Like `fit_prompt`, but a text that is too long loses content before it loses one of the four qualities.
+
+    The text is split at punctuation. First come the clauses that name a quality no earlier one named, then
+    further clauses about quality, then content, each group in the text's own order; what fits is kept whole.
+    """
+    whole = fit_prompt(text, limit)
+    if not whole.cut:
+        return whole
+    named: set[str] = set()
+    groups: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for clause in (part.strip() for part in re.findall(r"[^.,;:!?]+[.,;:!?]*", text)):
+        qualities = qualities_in(clause)
+        groups[0 if qualities - named else 1 if qualities else 2].append(clause)
+        named |= qualities
+    kept, left = "", []
+    for clause in (clause for group in groups for clause in group if clause):
+        longer = f"{kept} {clause}".strip()
+        if fit_prompt(longer, limit).cut:
+            left.append(clause)
+        else:
+            kept = longer
+    if not kept:  # one clause longer than everything that is read
+        return whole
+    fitted = fit_prompt(kept, limit)
+    rest = " ".join(left)
+    return FittedPrompt(fitted.tokens, len(_tokenizer().encode(rest, add_special_tokens=False).ids), kept, rest)
 
 
 def encode_tokens(texts: list[str]) -> Tensor:

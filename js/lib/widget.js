@@ -37,6 +37,12 @@ export function registerViewer({ name, nodeType, outputKey, minHeight, size, cre
       // widget-expands: Nodes 2.0 gives the widget the node's free height
       const root = make("div", { class: "qusr-widget widget-expands", style: `min-height:${minHeight}px` });
       root.append(viewer.element);
+      // Nodes 2.0 drags the node on any move with the button down, measured from the last press that it saw.
+      for (const type of ["pointerdown", "pointermove"]) {
+        root.addEventListener(type, (event) => {
+          if (/** @type {PointerEvent} */ (event).buttons & 1) event.stopPropagation();
+        });
+      }
       const widget = node.addDOMWidget(name, `qusr_${name}`, root, { serialize: false, getMinHeight: () => minHeight });
       widget.serialize = false;
       node.setSize([Math.max(node.size[0], size[0]), Math.max(node.size[1], size[1])]);

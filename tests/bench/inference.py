@@ -203,7 +203,7 @@ def ours(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[
     import comfy.model_patcher
 
     uem = comfy.model_patcher.ModelPatcher(
-        pack.qusr_train.uncertainty.UEM(64).to(dtype).eval(), load_device=device, offload_device=torch.device("cpu")
+        pack.qusr_train.uncertainty.UEM(64).eval(), load_device=device, offload_device=torch.device("cpu")
     )
     loaded = nodes.sockets.LoadedUEM(uem, noise_parameters, SCALE)
     image = photo(size)

@@ -56,5 +56,6 @@ def page(request: pytest.FixtureRequest, server: Server, browser: Browser) -> It
 def comfy(page: ComfyPage) -> Iterator[ComfyPage]:
     """The opened page; the test fails if one of our scripts logged an error."""
     page.errors.clear()
+    page.value("() => sessionStorage.clear()")  # where the test before looked at
     yield page
     assert page.errors == []

@@ -38,6 +38,7 @@ def test_slider_follows_mouse_and_keys(comfy: ComfyPage) -> None:
     assert int(slider.get_attribute("aria-valuenow") or "") == pytest.approx(25, abs=1)
     assert "25" in (after.evaluate("(pane) => pane.style.clipPath"))
     comfy.page.mouse.click(box["x"] + 0.8 * box["width"], middle)
+    assert comfy.comparer.locator(".qusr-stage").bounding_box() == box, "the node was dragged along"
     assert int(slider.get_attribute("aria-valuenow") or "") == pytest.approx(80, abs=1)
     slider.focus()
     comfy.page.keyboard.press("ArrowLeft")

@@ -37,6 +37,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
+    asked: Asked
+
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
 
@@ -46,8 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         owner = self.server.owner
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked = Asked(self.path, dict(self.headers), body)  # others are asked at the same time
         with owner.lock:
-            owner.asked.append(Asked(self.path, dict(self.headers), body))
+            owner.asked.append(self.asked)
             how = owner.script.pop(0) if owner.script else "answer"
             owner.busy += 1
             owner.busiest = max(owner.busiest, owner.busy)
@@ -67,8 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         time.sleep(self.server.owner.delay)
-        asked = self.server.owner.asked[-1]
-        width, height = asked.picture.size if "messages" in asked.body else (0, 0)
+        width, height = self.asked.picture.size if "messages" in self.asked.body else (0, 0)
         text = self.server.owner.text or f"A picture of {width} x {height}."
         self._give(200, json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode())
 

@@ -141,6 +141,16 @@ def test_captions_come_from_the_file(photos: Path, tmp_path: Path) -> None:
     assert {pairs[0].prompt, pairs[1].prompt} == {"blurry", "noisy"}
 
 
+def test_captions_of_the_caption_command_are_read(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    pregenerate(photos, out, 2, patch=64)
+    assert main(["caption", str(out / "lr"), "--out", str(out / "captions.jsonl")]) == 0
+    written = [json.loads(line)["text"] for line in (out / "captions.jsonl").read_text().splitlines()]
+    pairs = PairPatches(out, 64, 2, 1, "files", fixed=True)
+    assert sorted([pairs[0].prompt, pairs[1].prompt]) == sorted(written)
+    assert len(written) == 2
+
+
 def test_pairs_of_wrong_sizes_are_named(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     with pytest.raises(ValueError, match="expected the folders lr and hr in it, but lr is missing"):

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from qusr_train.prompt import END_TOKEN, PAD_TOKEN, START_TOKEN, encode_tokens, fit_prompt
+from qusr_train.prompt import (
+    END_TOKEN,
+    PAD_TOKEN,
+    START_TOKEN,
+    encode_tokens,
+    fit_prompt,
+    prioritise_prompt,
+    qualities_in,
+)
 
 
 @pytest.mark.parametrize(
@@ -83,3 +91,42 @@ def test_long_rows_still_end() -> None:
     assert rows[0, 76] == END_TOKEN
     assert len(set(rows[0, 1:76].tolist())) == 1
     assert (rows == END_TOKEN).sum(1).tolist() == [1, 1, 1]
+
+
+CONTENT = "A cat sits on a wall beside a row of old houses, with trees behind it and a red car in the street, "
+
+
+def test_prioritise_keeps_the_qualities_and_cuts_content() -> None:
+    text = CONTENT * 4 + "the image is blurry, the colors are muted. There is strong noise, and the lighting is dim."
+    plain, fitted = fit_prompt(text), prioritise_prompt(text)
+    assert qualities_in(plain.kept_text) == set()
+    assert qualities_in(fitted.kept_text) == {"clarity", "color", "noise", "lighting"}
+    assert fitted.kept_text.startswith("the image is blurry, the colors are muted. There is strong noise,")
+    assert len(fitted.tokens) <= 75
+    assert fitted.tokens == fit_prompt(fitted.kept_text).tokens
+    assert fitted.cut > 0
+    assert sorted((fitted.kept_text + " " + fitted.cut_text).split()) == sorted(text.split()), "a word was lost"
+
+
+def test_prioritise_leaves_alone_what_fits_or_cannot_be_split() -> None:
+    assert prioritise_prompt("a cat, very blurry") == fit_prompt("a cat, very blurry")
+    assert prioritise_prompt("word " * 100) == fit_prompt("word " * 100)
+    assert prioritise_prompt("") == fit_prompt("")
+
+
+def test_every_quality_comes_before_any_is_said_twice() -> None:
+    text = "blurry, " * 40 + "noisy, " * 5 + "dark, muted colors."
+    assert prioritise_prompt(text).kept_text.startswith("blurry, noisy, dark, muted colors.")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a light house", {"lighting"}),
+        ("a delightful noiseless scene", {"noise"}),
+        ("Low-resolution and GRAINY", {"clarity", "noise"}),
+        ("an unlit room", set()),
+    ],
+)
+def test_qualities_are_known_by_the_beginnings_of_words(text: str, found: set[str]) -> None:
+    assert qualities_in(text) == found

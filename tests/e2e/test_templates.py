@@ -1,0 +1,62 @@
+"""The examples in a real browser: listed with a picture, opened, run; errors and progress as a user sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .driver import ComfyPage, graph, node
+
+EXAMPLES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "example_workflows").glob("*.json"))
+BUNDLED = [name for name in EXAMPLES if "sd21" not in name]
+
+PICTURE = """async ([module, name]) => {
+  const answer = await fetch(`/api/workflow_templates/${module}/${name}.jpg`);
+  const image = await createImageBitmap(await answer.blob());
+  return [image.width, image.height];
+}"""
+UNKNOWN = """() => {
+  const known = (type) => type in window.LiteGraph.registered_node_types || type === "Reroute";
+  return window.app.graph.nodes.map((n) => n.type).filter((type) => !known(type));
+}"""
+
+
+def test_every_example_is_listed_with_its_picture(comfy: ComfyPage) -> None:
+    listed = comfy.value("async () => (await fetch('/api/workflow_templates')).json()")
+    module = next(name for name, workflows in listed.items() if "qusr_upscale" in workflows)
+    assert sorted(listed[module]) == EXAMPLES
+    for name in EXAMPLES:
+        width, height = comfy.value(PICTURE, [module, name])
+        assert min(width, height) >= 200
+    comfy.value("() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    dialog = comfy.page.get_by_role("dialog")
+    dialog.wait_for()
+    dialog.get_by_text(module, exact=True).first.click()
+    for name in EXAMPLES:
+        dialog.get_by_alt_text(name, exact=True).wait_for()
+    comfy.page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_opens_and_the_bundled_model_runs_it(comfy: ComfyPage, name: str) -> None:
+    comfy.load(name)
+    assert comfy.value(UNKNOWN) == []
+    if name in BUNDLED:
+        assert comfy.run() == "success"
+
+
+def test_an_error_becomes_a_toast_with_the_remedy(comfy: ComfyPage) -> None:
+    nodes = [
+        node(1, "QUSRExamplePhoto", [], outputs=[("degraded", "IMAGE")]),
+        node(
+            2, "QUSRUncertainty", ["model"], inputs=[("image", "IMAGE")], outputs=[("uncertainty", "QUSR_UNCERTAINTY")]
+        ),
+        node(3, "QUSRUncertaintyView", [], inputs=[("uncertainty", "QUSR_UNCERTAINTY")]),
+    ]
+    comfy.load(graph(nodes, [(1, 2, "IMAGE"), (2, 3, "QUSR_UNCERTAINTY")]))
+    assert comfy.run().startswith("error: uem: not connected")
+    toast = comfy.page.locator(".p-toast-message", has_text="uem: not connected")
+    toast.wait_for()
+    assert "Connect the uem output" in toast.inner_text()
