@@ -245,3 +245,13 @@ def test_interrupt_stops_a_long_run(server: Server) -> None:
     messages = [m[0] for m in server.get(f"/history/{queued}")[queued]["status"]["messages"]]
     assert "execution_interrupted" in messages
     assert server.get("/queue")["queue_running"] == []
+
+
+def test_the_subgraph_is_offered_as_a_blueprint(server: Server) -> None:
+    offered = server.get("/global_subgraphs")
+    number, entry = next((n, e) for n, e in offered.items() if e["name"] == "QUSR upscale")
+    assert entry["info"]["node_pack"].startswith("custom_nodes.qusr")
+    blueprint = json.loads(server.get(f"/global_subgraphs/{number}")["data"])
+    example = json.loads((ROOT / "example_workflows" / "qusr_subgraph.json").read_text(encoding="utf-8"))
+    assert blueprint["definitions"] == example["definitions"], "the example's subgraph changed; copy it to subgraphs/"
+    assert [node["type"] for node in blueprint["nodes"]] == [example["definitions"]["subgraphs"][0]["id"]]
