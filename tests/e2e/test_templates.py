@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,24 @@ def test_an_error_becomes_a_toast_with_the_remedy(comfy: ComfyPage) -> None:
     toast = comfy.page.locator(".p-toast-message", has_text="uem: not connected")
     toast.wait_for()
     assert "Connect the uem output" in toast.inner_text()
+
+
+def test_tiles_done_and_total_are_told_while_it_works(comfy: ComfyPage) -> None:
+    comfy.load("qusr_separate_nodes")
+    comfy.value(
+        """() => {
+          window.told = [];
+          window.app.api.addEventListener("progress_text", (event) => window.told.push(event.detail));
+        }"""
+    )
+    comfy.set_widget("QUSROneStepDenoise", "tile", 96)
+    comfy.set_widget("QUSROneStepDenoise", "overlap", 16)
+    # A value of its own, or the server would answer from its cache.
+    comfy.set_widget("QUSROneStepDenoise", "strength", comfy.value("0.9 + 0.1 * Math.random()"))
+    assert comfy.run() == "success"
+    number = comfy.value("window.app.graph.nodes.find((n) => n.type === 'QUSROneStepDenoise').id")
+    texts = [told["text"] for told in comfy.value("window.told") if str(told["nodeId"]) == str(number)]
+    counts = [tuple(int(part) for part in re.findall(r"\d+", text)) for text in texts]
+    assert len(counts) > 4
+    assert counts == sorted(counts)
+    assert counts[-1][0] == counts[-1][1], texts
