@@ -24,6 +24,26 @@ from .thumbnails import CROP
 FOLDER = ROOT / "js" / "docs" / "images"
 EXAMPLE = ROOT / "nodes" / "example_photo"
 VIEWS = (("classic", False, "dark"), ("nodes2", True, "light"))  # renderer, whether it is Nodes 2.0, theme
+ADD_NODE = """(type) => {
+  const { graph } = window.app;
+  if (graph.nodes.some((n) => n.type === type)) return;
+  const node = window.LiteGraph.createNode(type);
+  node.pos = [-3000, -1500 * graph.nodes.length];
+  graph.add(node);
+}"""
+ASIDE = """() => {
+  const { ds } = window.app.canvas;
+  ds.offset = [ds.offset[0] + 200, ds.offset[1] + 120];
+  window.app.canvas.setDirty(true, true);
+}"""
+NODE_BOX = """(type) => {
+  const { canvas, graph } = window.app;
+  const node = graph.nodes.find((n) => n.type === type);
+  const [x, y, width, height] = node.boundingRect ?? node.getBounding();
+  const { left, top } = canvas.canvas.getBoundingClientRect();
+  const { scale, offset } = canvas.ds;
+  return [left + (x + offset[0]) * scale, top + (y + offset[1]) * scale, width * scale, height * scale];
+}"""
 WIDGETS = {"QUSRCompare": "qusr_upscale", "QUSRUncertaintyView": "qusr_separate_nodes"}
 
 
@@ -112,12 +132,44 @@ def widgets() -> None:
         browser.close()
 
 
+def nodes() -> None:
+    """The other nodes as they stand in the graph, with what they say after the example ran."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.e2e.driver import ComfyPage
+
+    from .browser import find_browser
+
+    pages = {path.stem for path in FOLDER.parent.glob("*.md")}
+    missing = sorted(pages - {path.stem.split("-")[0] for path in FOLDER.glob("*.webp")} | {"QUSRQualityPrompt"})
+    found = find_browser()
+    with Server() as server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=found.path, env=dict(found.env), args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = ComfyPage(browser.new_context(viewport={"width": 1500, "height": 1500}).new_page(), server)
+        page.open(nodes2=False)
+        page.load("qusr_separate_nodes")
+        page.run()
+        for node in missing:
+            page.value(ADD_NODE, node)
+            page.look_at(node)
+            page.value(ASIDE)
+            page.page.wait_for_timeout(500)
+            x, y, width, height = page.value(NODE_BOX, node)
+            area = {"x": x - 8, "y": y - 8, "width": width + 16, "height": height + 16}
+            shot = Image.open(io.BytesIO(page.page.screenshot(clip=area))).convert("RGB")  # type: ignore[arg-type]
+            shot.save(FOLDER / f"{node}.webp", quality=80)
+        browser.close()
+
+
 def main() -> None:
     """Write all pictures and name their sizes."""
     FOLDER.mkdir(exist_ok=True)
     torch.set_num_threads(1)
     results()
     widgets()
+    nodes()
     for path in sorted(Path(FOLDER).glob("*.webp")):
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
