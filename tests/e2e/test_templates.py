@@ -61,6 +61,10 @@ def test_an_error_becomes_a_toast_with_the_remedy(comfy: ComfyPage) -> None:
     toast = comfy.page.locator(".p-toast-message", has_text="uem: not connected")
     toast.wait_for()
     assert "Connect the uem output" in toast.inner_text()
+    dialog = comfy.page.get_by_role("dialog")  # ComfyUI's own report of the error
+    if dialog.count():
+        comfy.page.mouse.click(5, 500)
+        dialog.wait_for(state="hidden")
 
 
 def test_tiles_done_and_total_are_told_while_it_works(comfy: ComfyPage) -> None:
