@@ -221,3 +221,16 @@ def test_prompts_from_a_captioner_go_one_to_each_image(node: Any, upscale: Any, 
 def test_estimator_model_without_a_model_is_refused(node: Any, photo: Tensor) -> None:
     with pytest.raises(ValueError, match="uem: not connected"):
         node.QUSRUncertainty.execute(photo, None, "model")
+
+
+def test_fit_prioritise_keeps_the_qualities_of_a_long_prompt(node: Any, nano: Any) -> None:
+    text = (
+        "A cat on a wall beside a row of old houses, with trees behind it and a red car in the street, " * 5
+        + "very blurry."
+    )
+    plain = node.QUSREncodePrompt.execute([nano.clip], [text]).args
+    fitted = node.QUSREncodePrompt.execute([nano.clip], [text], None, ["prioritise"]).args
+    assert "blurry" in plain[3]
+    assert "blurry" not in fitted[3]
+    assert fitted[1] <= 75
+    assert not torch.equal(plain[0][0][0], fitted[0][0][0])
