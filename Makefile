@@ -62,7 +62,6 @@ measure: $(READY)
 
 # Time and memory of SD 2.1's shapes against a plain diffusers pipeline: make bench SIZES="512 1024"
 bench: $(READY)
-	@$(PY) -c "import diffusers" 2>/dev/null || $(PY) -m pip install -q diffusers
 	$(PY) -m tests.bench.inference --sizes $(or $(SIZES),512)
 
 # Time and memory of a training step at SD 2.1's shapes: make bench-train ARGS="--batch 4 --patch 512 --steps 10"
