@@ -61,7 +61,9 @@ export function registerViewer({ name, nodeType, outputKey, minHeight, size, cre
       const { onExecuted, onRemoved, onConfigure } = node;
       node.onExecuted = function (/** @type {any} */ output) {
         onExecuted?.apply(this, arguments);
-        if (show(this, output)) rememberOutput(this, { [outputKey]: output[outputKey] });
+        if (!show(this, output)) return;
+        rememberOutput(this, { [outputKey]: output[outputKey] });
+        keepForTab(this, output);
       };
       node.onConfigure = function () {
         onConfigure?.apply(this, arguments);
@@ -88,6 +90,16 @@ export function registerViewer({ name, nodeType, outputKey, minHeight, size, cre
       for (const node of live.keys()) show(node, outputs[locator(node)]);
     },
   });
+}
+
+/**
+ * Note a result for the workflow's tab, as ComfyUI does for restoring it: but ComfyUI drops what arrives before its queue
+ * request is answered, and a run out of the cache can be that fast.
+ * @param {any} node @param {any} output
+ */
+function keepForTab(node, output) {
+  const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
+  if (tracker) tracker.nodeOutputs = { ...tracker.nodeOutputs, [locator(node)]: output };
 }
 
 /** Whether the graph is loaded because of undo or redo: ComfyUI then forgets the nodes' outputs, and we do not. */

@@ -53,11 +53,17 @@ def readings(comfy: ComfyPage) -> tuple[int, int, float, float, float]:
     return x, y, *(float(v) for v in values[1:])  # type: ignore[return-value]
 
 
+def wait_shown(comfy: ComfyPage) -> None:
+    """Wait until the viewer shows a result. The classic renderer hides widgets out of view, so look there first."""
+    comfy.look_at(VIEW)
+    comfy.viewer.wait_for(state="visible")
+    comfy.viewer.locator(".qusr-hint").wait_for(state="hidden")
+
+
 def open_and_run(comfy: ComfyPage, workflow: str = "qusr_separate_nodes") -> None:
     comfy.load(workflow)
     assert comfy.run() == "success"
-    comfy.look_at(VIEW)
-    comfy.viewer.locator(".qusr-hint").wait_for(state="hidden")
+    wait_shown(comfy)
 
 
 def test_hover_reads_the_tensors_true_values(comfy: ComfyPage, truth: dict[str, torch.Tensor]) -> None:
@@ -179,8 +185,7 @@ def test_batch_can_be_flipped_through(comfy: ComfyPage) -> None:
     )
     comfy.load(graph([frames, estimate, view], [(1, 2, "IMAGE"), (2, 3, "QUSR_UNCERTAINTY")]))
     assert comfy.run() == "success"
-    comfy.look_at(VIEW)
-    comfy.viewer.locator(".qusr-hint").wait_for(state="hidden")
+    wait_shown(comfy)
     assert "1 / 3" in comfy.viewer.inner_text()
     comfy.viewer.get_by_role("button", name="Next image").click()
     comfy.page.keyboard.press("]")
@@ -210,16 +215,16 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
     comfy.value(f"() => {{ {tracker}.captureCanvasState?.() ?? {tracker}.checkState(); }}")
     comfy.value(f"async () => {{ await {tracker}.undo(); }}")
     assert comfy.widget(VIEW, "colormap") == "turbo", "something was undone"
-    hint.wait_for(state="hidden")
+    wait_shown(comfy)
 
     comfy.load("qusr_upscale")
     assert "Run the workflow" in hint.inner_text()
     comfy.switch_tab(-2)
-    hint.wait_for(state="hidden")
+    assert comfy.value("window.app.graph.id") == saved["id"]
+    wait_shown(comfy)
 
     comfy.reload(saved)
-    comfy.look_at(VIEW)
-    hint.wait_for(state="hidden")
+    wait_shown(comfy)
     point_at(comfy, 0.5, 0.5)
     assert readings(comfy)[2] > 0
 
@@ -232,3 +237,28 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
         assert "Run the workflow again" in hint.inner_text()
     finally:
         away.rename(files)
+
+
+def test_result_is_kept_for_its_tab_when_the_run_is_faster_than_the_answer_to_it(comfy: ComfyPage) -> None:
+    """ComfyUI keeps a tab's results only if the queue request is answered before the nodes have run."""
+    comfy.load("qusr_separate_nodes")
+    comfy.value(
+        """() => {
+          const { api } = window.app;
+          const ended = new Promise((resolve) => api.addEventListener("execution_success", resolve, { once: true }));
+          api.queuePrompt = async function (...given) {
+            delete api.queuePrompt;
+            const answer = await api.queuePrompt(...given);
+            await ended;
+            return answer;
+          };
+        }"""
+    )
+    assert comfy.run() == "success"
+    wait_shown(comfy)
+    saved = comfy.value("window.app.graph.serialize()")
+    comfy.load("qusr_upscale")
+    assert "Run the workflow" in comfy.viewer.locator(".qusr-hint").inner_text()
+    comfy.switch_tab(-2)
+    assert comfy.value("window.app.graph.id") == saved["id"]
+    wait_shown(comfy)
