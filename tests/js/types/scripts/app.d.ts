@@ -7,6 +7,13 @@ export interface Extension {
   setup?(): void;
 }
 
+/** A workflow tab's undo history, and the node outputs that ComfyUI shows again when the tab is opened again. */
+export interface ChangeTracker {
+  checkState?(): void;
+  _restoringState?: boolean;
+  nodeOutputs?: Record<string, any>;
+}
+
 export const app: {
   registerExtension(extension: Extension): void;
   canvas: { processMouseWheel(event: WheelEvent): void };
@@ -14,6 +21,6 @@ export const app: {
   nodeOutputs?: Record<string, any>;
   extensionManager: {
     toast: { add(message: { severity: string; summary: string; detail: string; life: number }): void };
-    workflow?: { activeWorkflow?: { changeTracker?: { checkState?(): void; _restoringState?: boolean } } };
+    workflow?: { activeWorkflow?: { changeTracker?: ChangeTracker } };
   };
 };
