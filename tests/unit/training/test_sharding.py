@@ -17,9 +17,9 @@ from qusr_train.training.loop import train
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import os, sys
-from qusr_train.config import TrainConfig, load_config_file
-from qusr_train.train_sd21 import SD21Task
-from qusr_train.training import train
+from qusr_train.training.config import TrainConfig, load_config_file
+from qusr_train.training.sd21 import SD21Task
+from qusr_train.training.loop import train
 config = TrainConfig.from_mapping(load_config_file(sys.argv[1]))
 task = SD21Task(config)
 train(config, task)
