@@ -13,10 +13,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.tiling import Tile, blend_tiles, count_tiles
-from .host import checkpoint_interrupt, progress
-from .sampling import is_one_step
-from .sockets import CATEGORY
+from ..qusr_train.images.tiling import Tile, blend_tiles, count_tiles
+from .native.host import checkpoint_interrupt, progress
+from .native.sampling import is_one_step
+from .native.sockets import CATEGORY
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.noise import seeded_noise
-from .exact_vae import ExactVAE
-from .host import check_image, checkpoint_interrupt, progress
-from .sockets import CATEGORY
+from ..qusr_train.model.noise import seeded_noise
+from .native.exact_vae import ExactVAE
+from .native.host import check_image, checkpoint_interrupt, progress
+from .native.sockets import CATEGORY
 
 log = logging.getLogger(__name__)
 

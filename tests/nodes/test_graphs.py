@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def test_the_model_changes_the_image(node: Any, nano: Any, separate: Any, photo:
 
 def test_node_path_and_command_line_path_agree(pack: Any, node: Any, nano: Any, separate: Any, photo: Tensor) -> None:
     parts = separate(photo, seed=3)
-    restore = pack.qusr_train.restore
+    restore = importlib.import_module("qusr_pack.qusr_train.restore")
     other = restore.Restorer()(photo.movedim(-1, 1), seed=3)
     ours = run_separate(node, nano, parts)
     assert other.prompts == parts.prompts
@@ -61,7 +62,7 @@ def test_reference_variant_keeps_the_noise_and_paper_variant_does_not(
 ) -> None:
     """Paper result = reference result - injected noise."""
     parts = separate(photo, seed=5)
-    one_step, make = pack.nodes.denoise.one_step, pack.nodes.sampling.make_one_step
+    one_step, make = pack.nodes.denoise.one_step, pack.nodes.native.sampling.make_one_step
     bare = nano.model.clone()
     bare.wrappers.clear()
     results = {
@@ -126,7 +127,7 @@ def test_lora_strength_zero_is_the_plain_base(node: Any, nano: Any, pack: Any, s
     plain = node.QUSRNanoLoader.execute(lora_strength=0.0).args[0]
     tuned = run_separate(node, nano, parts)
     base = run_separate(node, type(nano)(model=plain, vae=nano.vae), parts)
-    checkpoint = pack.qusr_train.checkpoint.load_nano()
+    checkpoint = pack.qusr_train.checkpoints.nano_file.load_nano()
     assert torch.equal(tuned, base) == (not checkpoint.lora)
 
 

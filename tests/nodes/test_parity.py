@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.host import golden
+from tests.support import golden
 
 SCALE = 0.18215
 TOLERANCE = 1e-4
@@ -108,7 +108,7 @@ def test_qusr_step_by_step(
     """Every tensor of the chain; where the reference drew noise, its draw is given."""
     run, image = golden.run(name), golden.picture(f"{name}_lq")
     loaded = load("qusr")
-    nodes, noise_module = pack.nodes, pack.qusr_train.noise
+    nodes, noise_module = pack.nodes, pack.qusr_train.model.noise
 
     conditioning, used, cut, _ = node.QUSREncodePrompt.execute([sd.clip], [run.about["prompt"]]).args
     assert cut == 0
@@ -119,7 +119,7 @@ def test_qusr_step_by_step(
 
     mean = node.QUSREncode.execute(image, sd.vae, 0, "exact").args[0]["samples"]
     agree("vae_x_lq_mean", mean, run.vae_x_lq_mean)
-    as_node = nodes.host.check_image(image).rgb.movedim(1, -1)  # the memory layout that QUSREncode hands over
+    as_node = nodes.native.host.check_image(image).rgb.movedim(1, -1)  # the memory layout that QUSREncode hands over
     z_lq = nodes.vae.encode(sd.vae, as_node, posterior_noise=run.noise_posterior_x_lq) * SCALE
     agree("vae_x_lq_latent", z_lq, run.vae_x_lq_latent)
 
