@@ -177,15 +177,16 @@ def _or_named(name: str, look: Callable[[], Path]) -> Path | None:
         return None
 
 
-def test_a_model_is_never_replaced(node: Any, folders: Path, photos: Path) -> None:
+def test_a_model_is_never_replaced(pack: Any, folders: Path, tmp_path: Path) -> None:
     """The user's file of that name stays, the trained one gets a number; the same one again is not kept twice."""
+    keep = pack.nodes.native.places.keep_model
     target = folders / "models" / "qusr" / "mine.safetensors"
     target.write_bytes(b"my own")
-    assert _train(node)[0] == "mine-2.safetensors"
-    assert target.read_bytes() == b"my own"
-    trained = target.with_name("mine-2.safetensors").read_bytes()
-    assert _train(node)[0] == "mine-2.safetensors"
-    assert _tree(target.parent) == {"mine.safetensors": b"my own", "mine-2.safetensors": trained}
+    for content, expected in ((b"one", "mine-2"), (b"one", "mine-2"), (b"two", "mine-3"), (b"my own", "mine")):
+        (tmp_path / "finished").write_bytes(content)
+        assert keep(tmp_path / "finished", "mine").stem == expected
+    names = {f"mine{number}.safetensors": text for number, text in (("", b"my own"), ("-2", b"one"), ("-3", b"two"))}
+    assert _tree(target.parent) == names
 
 
 def test_two_runs_that_finish_together_keep_both_models(

@@ -51,8 +51,10 @@ def _train(node: Any, where: Path, /, **changes: Any) -> Any:
 def test_trained_file_restores_a_photo(pack: Any, node: Any, photos: Path, folders: Path, photo: torch.Tensor) -> None:
     """QUSRTrain -> QUSRNanoLoader -> QUSRUpscale; the training is strong enough to be seen in the picture."""
     strong = json.dumps({**json.loads(MORE), "learning_rate": 0.01, "warmup": 0})
+    (folders / "qusr" / "mine.safetensors").write_bytes(b"a file of the user's")
     checkpoint, run, samples = _train(node, photos, more=strong)
-    assert checkpoint == "mine.safetensors"
+    assert checkpoint == "mine-2.safetensors"
+    assert (folders / "qusr" / "mine.safetensors").read_bytes() == b"a file of the user's"
     assert samples.shape == (1, 64, 256, 3)  # input, result, target, uncertainty
     results = [_upscale(node, photo, name) for name in (checkpoint, pack.nodes.load.BUNDLED_NANO)]
     assert [result.shape for result in results] == [(1, 192, 160, 3)] * 2
