@@ -40,7 +40,7 @@ class NanoConfig:
     uem_channels: int = 8
     """Hidden channels of the UEM."""
     film: int = 0
-    """Width of the prompt vector that scales and shifts every residual block; 0: only the attention reads the prompt."""
+    """Width of the prompt vector that scales and shifts every residual block; 0: only the attention reads it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
