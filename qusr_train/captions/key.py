@@ -29,18 +29,19 @@ def key_for(address: str, variable: str = KEY_VARIABLE) -> str | None:
     Raises:
         CaptionError: there is a key, but no host is named that may have it; or the variable is none of ours.
     """
-    if not variable.startswith(KEY_VARIABLE):  # the text may be a key: it is not repeated
+    if not re.fullmatch(KEY_VARIABLE + "[A-Za-z0-9_]{0,100}", variable):  # the text may be a key: it is not repeated
         raise CaptionError(
-            f"key_variable: expected the name of an environment variable, {KEY_VARIABLE} or one that begins so, for "
-            f"example {KEY_VARIABLE}_WORK; set it where ComfyUI is started, and never type the key itself"
+            f"expected the name of an environment variable, {KEY_VARIABLE} or one that begins so, for "
+            f"example {KEY_VARIABLE}_WORK; set it in the environment this program starts in, never type the key itself",
+            field="key_variable",
         )
-    if not re.fullmatch(r"[A-Za-z0-9_]{1,100}", variable):
-        raise CaptionError(f"key_variable: expected letters, digits and _ after {KEY_VARIABLE}")
     key, hosts = os.environ.get(variable, "").strip(), os.environ.get(HOSTS_VARIABLE, "")
     if not key:
         return None
     if not all("!" <= character <= "~" for character in key):
-        raise CaptionError(f"key_variable: {variable} holds spaces or other characters that no key has; set it again")
+        raise CaptionError(
+            f"{variable} holds spaces or other characters that no key has; set it again", field="key_variable"
+        )
     allowed = {host.strip().lower() for host in hosts.split(",") if host.strip()}
     parts = urlsplit(address)
     if (parts.hostname or "").lower() in allowed or parts.netloc.lower() in allowed:
@@ -48,8 +49,9 @@ def key_for(address: str, variable: str = KEY_VARIABLE) -> str | None:
     if is_loopback(parts.hostname or ""):
         return None
     raise CaptionError(
-        f"base_url: {parts.hostname} is not in {HOSTS_VARIABLE}, so the key in {variable} is not sent to it. Set "
-        f"{HOSTS_VARIABLE}={parts.hostname} where ComfyUI is started if you trust this server"
+        f"{parts.hostname} is not in {HOSTS_VARIABLE}, so the key in {variable} is not sent to it. Set "
+        f"{HOSTS_VARIABLE}={parts.hostname} in the environment this program starts in, if you trust this server",
+        field="addresses",
     )
 
 

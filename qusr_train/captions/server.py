@@ -38,7 +38,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirected POST would arrive as a GET without the picture; and the key must not travel on."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        raise CaptionError(f"base_url: the server sends elsewhere ({code}); use its final address, {newurl[:300]}")
+        where = newurl[:300]
+        raise CaptionError(f"the server sends elsewhere ({code}); use its final address, {where}", field="addresses")
 
 
 class _TryAgain(Exception):
@@ -49,15 +50,15 @@ class _TryAgain(Exception):
         self.wait = wait
 
 
-def parse_addresses(base_urls: str | Sequence[str]) -> tuple[str, ...]:
+def parse_addresses(text: str | Sequence[str]) -> tuple[str, ...]:
     """Addresses such as http://127.0.0.1:8000/v1, separated by commas or spaces, without a trailing slash.
 
     Raises:
         CaptionError: none, or not http(s). What is wrong is not repeated: it may hold a password or key.
     """
-    listed = base_urls.replace(",", " ").split() if isinstance(base_urls, str) else list(base_urls)
+    listed = text.replace(",", " ").split() if isinstance(text, str) else list(text)
     for number, address in enumerate(listed, 1):
-        which = f"base_url: address {number} of {len(listed)}" if len(listed) > 1 else "base_url: this address"
+        which = f"address {number} of {len(listed)}" if len(listed) > 1 else "this address"
         try:
             parts = urlsplit(address)
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -65,12 +66,16 @@ def parse_addresses(base_urls: str | Sequence[str]) -> tuple[str, ...]:
             usable = False
         if usable and ("@" in parts.netloc or parts.query or parts.fragment):
             raise CaptionError(
-                f"{which} must not hold a password or key, it would be saved with the workflow; set {KEY_VARIABLE}"
+                f"{which} must not hold a password or key, which would be saved with it; set {KEY_VARIABLE} in the "
+                "environment instead",
+                field="addresses",
             )
         if not usable or not all("!" <= character <= "~" for character in address) or len(address) > 2000:
-            raise CaptionError(f"{which} is none; expected one like http://127.0.0.1:8000/v1")
+            raise CaptionError(f"{which} is none; expected one like http://127.0.0.1:8000/v1", field="addresses")
     if not listed:
-        raise CaptionError("base_url: is empty; give the server's address, for example http://127.0.0.1:8000/v1")
+        raise CaptionError(
+            "is empty; give the server's address, for example http://127.0.0.1:8000/v1", field="addresses"
+        )
     return tuple(address.rstrip("/").removesuffix("/chat/completions") for address in listed)
 
 
@@ -109,7 +114,7 @@ class ServerCaptioner:
     def describe(self, images: Sequence[Tensor], progress: Progress) -> list[Caption]:
         """See `captioners.Captioner`; `progress` is also called with 0 while waiting."""
         if not self.model.strip():
-            raise CaptionError("model: is empty; give the name under which the server knows its model")
+            raise CaptionError("is empty; give the name under which the server knows its model", field="model")
         stop = threading.Event()
         pool = ThreadPoolExecutor(min(len(images), self.workers * len(self.addresses)) or 1, "qusr-caption")
         asked = [pool.submit(self._ask, image, number, stop) for number, image in enumerate(images)]
@@ -158,7 +163,7 @@ class ServerCaptioner:
                 log.info("caption server %s; try %d of %d", reason, attempt + 1, self.tries)
                 if attempt + 1 < self.tries:
                     stop.wait(min(pause, 60.0))
-        raise CaptionError(f"base_url: no caption after {self.tries} tries. {reason}")
+        raise CaptionError(f"no caption after {self.tries} tries. {reason}", field="addresses")
 
 
 def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callable[[], bool], variable: str) -> str:
@@ -174,7 +179,7 @@ def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callab
     except _TryAgain as error:  # not "from error": a log shows what came before, and that holds the server's words
         raise _TryAgain(hide_key(str(error), key), error.wait) from None
     except CaptionError as error:
-        raise CaptionError(hide_key(str(error), key)) from None
+        raise CaptionError(hide_key(error.reason, key), error.field, error.value) from None
 
 
 def _exchange(
@@ -194,7 +199,9 @@ def _exchange(
             while chunk := answer.read1(65536):
                 content += chunk
                 if len(content) > LONGEST_ANSWER:
-                    raise CaptionError(f"base_url: {address} answers without end; is it a chat completions server?")
+                    raise CaptionError(
+                        f"{address} answers without end; is it a chat completions server?", field="addresses"
+                    )
                 if time.monotonic() > deadline or stopped():
                     raise TimeoutError
             if answer.length:
@@ -210,7 +217,9 @@ def _exchange(
         if isinstance(error.reason, TimeoutError):
             raise _TryAgain(f"no answer within {timeout:g} s") from error
         if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise CaptionError(f"base_url: the certificate of {address} is not trusted ({error.reason})") from error
+            raise CaptionError(
+                f"the certificate of {address} is not trusted ({error.reason})", field="addresses"
+            ) from error
         if isinstance(error.reason, ConnectionRefusedError):
             raise _TryAgain("nothing listens there; is the server started, and are address and port right?") from error
         raise _TryAgain(str(error.reason)) from error
@@ -255,10 +264,11 @@ def _refusal(error: urllib.error.HTTPError, address: str, model: str, variable: 
         how = (
             f"the key in {variable} was not accepted" if os.environ.get(variable) else f"it wants a key, set {variable}"
         )
-        return CaptionError(f"base_url: {address} refused access ({error.code}): {how}. {said}")
+        return CaptionError(f"{address} refused access ({error.code}): {how}. {said}", field="addresses")
     if error.code == 404:
         return CaptionError(
-            f"base_url or model: {address} has no chat completions or no model {model!r}. {said} Most servers want an "
-            "address that ends in /v1"
+            f"{address} has no chat completions or no model {model!r}. {said} Most servers want an address that ends "
+            "in /v1",
+            field="addresses",
         )
-    return CaptionError(f"base_url: {address} answered {error.code} {reason}: {said}")
+    return CaptionError(f"{address} answered {error.code} {reason}: {said}", field="addresses")
