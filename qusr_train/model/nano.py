@@ -182,6 +182,19 @@ class NanoUNet(nn.Module):
         self.conv_out = operations.Conv2d(widths[0], config.latent_channels, 3, padding=1)
         self.to(device=device, dtype=dtype)
 
+    @property
+    def receptive_radius(self) -> int:
+        """Latent pixels to each side that a pixel of the result depends on, rounded up to a multiple of the levels'.
+
+        Every operation but the prompt's is a convolution, so that tiles with this margin give the whole picture.
+        """
+        blocks, levels = self.config.blocks, len(self.config.channels)
+        radius = 2  # conv_in and conv_out
+        for level in range(levels - 1):
+            radius += 2**level * (2 * 2 * blocks + 1)  # two ways, two convolutions a block, one to the next level
+        radius += 2 ** (levels - 1) * 4  # two blocks in the middle
+        return -(-radius // 2 ** (levels - 1)) * 2 ** (levels - 1)
+
     def start_as_identity(self) -> None:
         """Zero the last layer of every branch and of the model: eps = 0, the result is bicubic."""
         last: list[nn.Module] = [self.conv_out]
