@@ -90,22 +90,22 @@ class Restorer:
         """
         shuffle = self.checkpoint.config.shuffle
         prompts = measured_prompts(image) if prompt is None else [prompt] * image.shape[0]
-        bicubic = enlarge(image, image.shape[-2] * shuffle, image.shape[-1] * shuffle).clamp(0, 1)
-        x_lq = (bicubic * 2 - 1).to(self.device)
+        bicubic = enlarge(image, image.shape[-2] * shuffle, image.shape[-1] * shuffle).clamp_(0, 1)
+        x_lq = bicubic.to(self.device).mul(2).sub_(1)
         context = self.text_encoder(input_ids=encode_tokens(prompts).to(self.device)).last_hidden_state
         u = estimate_uncertainty(self.uem, x_lq)
-        z_lq = self.vae.encode(x_lq) * self.checkpoint.latent_scale
+        z_lq = self.vae.encode(x_lq).mul_(self.checkpoint.latent_scale)
         del x_lq
         normal = (seeded_noise(tuple(z_lq.shape), seed) if noise is None else noise).to(self.device)
 
         def step(window: Tensor, place: Tile) -> Tensor:
-            u_encoded = self.vae.encode(place.scaled(shuffle).of(u)) * self.checkpoint.latent_scale
+            u_encoded = self.vae.encode(place.scaled(shuffle).of(u)).mul_(self.checkpoint.latent_scale)
             denoise = partial(self.unet, context=context)
             return guided_step(window, u_encoded, place.of(normal), self.checkpoint.noise, denoise)
 
         z_hq = exact_tiles(z_lq, step, TILE, self.unet.receptive_radius)
         del z_lq
-        restored = (self.vae.decode(z_hq / self.checkpoint.latent_scale).cpu() + 1) / 2
+        restored = self.vae.decode(z_hq.div_(self.checkpoint.latent_scale)).cpu().add_(1).div_(2)
         del z_hq
         restored = fix_color(restored.clamp_(0, 1), bicubic, color_fix).clamp(0, 1)
         return Restored(restored, bicubic, u.cpu(), prompts)

@@ -67,7 +67,9 @@ def estimate_uncertainty(uem: nn.Module, x_lq: Tensor, tile: int = 1024) -> Tens
         U: (B, 3, H, W).
     """
     radius = getattr(uem, "receptive_radius", RECEPTIVE_RADIUS)
-    return exact_tiles(x_lq, lambda window, _: uem(window), tile, radius)
+    # One channel at a time where the three are equal: a large map takes a third of the memory.
+    one = getattr(uem, "one_channel", uem)
+    return exact_tiles(x_lq, lambda window, _: one(window), tile, radius).expand(-1, 3, -1, -1)
 
 
 def gradient_uncertainty(x_lq: Tensor, window: int = 9) -> Tensor:
