@@ -62,9 +62,9 @@ class Reliability:
     def ence(self, count: int = BINS) -> float:
         """Expected normalised calibration error (Levi et al. 2020), for a map of absolute errors.
 
-        Theirs compares the root mean square of a predicted deviation with that of the error; a map of expected absolute
-        errors is compared with the mean error: mean over `count` groups of equally many pixels of |mean of the map - mean
-        error| / mean of the map.
+        Theirs compares the root mean square of a predicted deviation with that of the error. A map of expected
+        absolute errors is compared with the mean error: the mean over `count` groups of equally many pixels of
+        |mean of the map - mean error| / mean of the map.
         """
         _, predicted, observed = self.groups(count)
         if not predicted.size:

@@ -1,8 +1,8 @@
 """How well a map of expected errors tells where a picture is wrong.
 
 Two questions. *Order*: are the pixels that the map calls worst the worst ones? Sparsification (Ilg et al., ECCV 2018;
-Poggi et al., CVPR 2020) takes pixels away, worst by the map first, and looks at the mean error of what remains. *Scale*:
-where the map says 5 grey levels, is the mean error 5 grey levels? (ENCE, Levi et al. 2020.)
+Poggi et al., CVPR 2020) takes pixels away, worst by the map first, and looks at the mean error of what remains.
+*Scale*: where the map says 5 grey levels, is the mean error 5 grey levels? (ENCE, Levi et al. 2020.)
 
 The error of a pixel is the mean over the three colours of |prediction - truth|, in grey levels (0 to 255).
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import InputError
 from .reliability import Reliability
 
 STEPS = 100
@@ -59,7 +60,7 @@ def sparsification(order: np.ndarray, error: np.ndarray, steps: int = STEPS) -> 
         (steps,), the value at share i / steps; the first is 1. All 0 for a picture without errors.
     """
     if order.shape != error.shape:
-        raise ValueError(f"map and error must have the same shape, but got {order.shape} and {error.shape}")
+        raise InputError(f"map and error must have the same shape, but got {order.shape} and {error.shape}")
     total = float(error.sum(dtype=np.float64))
     if total == 0:
         return np.zeros(steps)
@@ -119,7 +120,7 @@ def map_figures(uncertainty: np.ndarray, prediction: np.ndarray, truth: np.ndarr
     Args:
         uncertainty: (H, W), expected absolute error in grey levels.
         prediction: (H, W, 3) in [0, 1], the picture the map belongs to.
-        truth: (H, W, 3) in [0, 1]; where it is flat is read from it, so that all methods are asked about the same place.
+        truth: (H, W, 3) in [0, 1]; it also tells where is flat, so that all methods are asked about the same places.
     """
     error = pixel_error(prediction, truth)
     reliability = Reliability()

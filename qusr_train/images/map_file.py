@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import InputError
 from ..files import write_whole
 
 SUFFIX = ".npy"
@@ -28,32 +29,32 @@ def read_map(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
         (H, W), float32, at least 0, in grey levels.
 
     Raises:
-        ValueError: not a map, or of another size.
+        InputError: not a map, or of another size.
     """
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as a map ({error}); expected a .npy file of float32") from error
+        raise InputError(f"{path}: cannot be read as a map ({error}); expected a .npy file of float32") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
         found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
-        raise ValueError(f"{path}: expected one plane of floating-point numbers (H, W), but got {found}")
+        raise InputError(f"{path}: expected one plane of floating-point numbers (H, W), but got {found}")
     if shape is not None and values.shape != tuple(shape):
-        raise ValueError(
+        raise InputError(
             f"{path}: map is {values.shape[1]} x {values.shape[0]}, the picture {shape[1]} x {shape[0]}; "
             "both must have the same size"
         )
     if not np.isfinite(values).all() or values.min() < 0:
-        raise ValueError(f"{path}: expected finite errors of at least 0, but got others")
+        raise InputError(f"{path}: expected finite errors of at least 0, but got others")
     return values.astype(np.float32, copy=False)
 
 
 def find_maps(folder: Path) -> dict[str, Path]:
-    """All maps below a folder by their name without suffix. Raises ValueError: none, or a name twice."""
+    """All maps below a folder by their name without suffix. Raises InputError: none, or a name twice."""
     result: dict[str, Path] = {}
     for path in sorted(folder.rglob("*" + SUFFIX)):
         if path.stem in result:
-            raise ValueError(f"{path} and {result[path.stem]} have the same name; maps are matched by name, rename one")
+            raise InputError(f"{path} and {result[path.stem]} have the same name; maps are matched by name, rename one")
         result[path.stem] = path
     if not result:
-        raise ValueError(f"{folder}: no maps found (looked for {SUFFIX})")
+        raise InputError(f"{folder}: no maps found (looked for {SUFFIX})")
     return result
