@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qusr_train.evaluation.evaluate import evaluate_folders, write_json
+from qusr_train.evaluation.evaluate import Report, evaluate_folders, write_json
 from qusr_train.evaluation.fidelity import luma, psnr, ssim
 from qusr_train.images.read import read_exact
 
@@ -104,10 +104,10 @@ def test_folders_are_matched_by_stem_and_averaged(tmp_path: Path) -> None:
         Image.new("RGB", (16, 16), (102,) * 3).save(tmp_path / "gt" / name)
     report = evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr",))
     expected = {"a": -10 * math.log10((0.2 * 219 / 255) ** 2 + 1e-8), "b": 80.0}
-    assert report["per_image"].keys() == expected.keys()
+    assert report.per_image.keys() == expected.keys()
     for stem, value in expected.items():
-        assert report["per_image"][stem] == {"psnr": pytest.approx(value)}
-    assert report["mean"] == {"psnr": pytest.approx(sum(expected.values()) / 2)}
+        assert report.per_image[stem] == {"psnr": pytest.approx(value)}
+    assert report.mean == {"psnr": pytest.approx(sum(expected.values()) / 2)}
 
 
 def test_different_sizes_are_named(tmp_path: Path, write_image: WriteImage) -> None:
@@ -138,6 +138,6 @@ def test_equal_names_in_different_folders_are_refused(tmp_path: Path, write_imag
 
 def test_report_is_written_whole(tmp_path: Path) -> None:
     report = {"per_image": {"a": {"psnr": 30.5}}, "mean": {"psnr": 30.5}}
-    write_json(tmp_path / "report.json", report)
+    write_json(tmp_path / "report.json", Report({"a": {"psnr": 30.5}}, {"psnr": 30.5}))
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
