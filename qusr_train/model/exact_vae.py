@@ -176,7 +176,12 @@ class ExactVAE:
     """
 
     def __init__(
-        self, layers: VAELayers, tile: int, device: torch.device, dtype: torch.dtype, each: Callable[[], None] = lambda: None
+        self,
+        layers: VAELayers,
+        tile: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        each: Callable[[], None] = lambda: None,
     ) -> None:
         self.layers, self.tile, self.device, self.dtype, self.each = layers, tile, device, dtype, each
 

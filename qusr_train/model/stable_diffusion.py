@@ -103,10 +103,7 @@ def load_stable_diffusion(path: Path, flag: str = "--init") -> StableDiffusion:
     Raises:
         ValueError: a part is missing or cannot be read, or it is another model.
     """
-    if path.is_file():
-        base = _from_file(path, flag)
-    else:
-        base = _from_folder(path, flag)
+    base = _from_file(path, flag) if path.is_file() else _from_folder(path, flag)
     for part in (base.unet, base.vae, base.text_encoder):
         part.requires_grad_(False).eval()
     return base
