@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from .captions.measured import measured_prompts
 from .checkpoints.load import load_checkpoint
 from .checkpoints.qusr_file import Method, QUSRCheckpoint
+from .errors import InputError, RunError
 from .images.check import enlarge
 from .images.color import fix_color
 from .images.tiling import blend_tiles
@@ -52,9 +53,9 @@ class Tiles:
 
     def __post_init__(self) -> None:
         if self.latent < 0 or self.overlap < 0:
-            raise ValueError(f"tile, overlap: must be at least 0, but got {self.latent} and {self.overlap}")
+            raise InputError(f"tile and overlap must be at least 0, but got {self.latent} and {self.overlap}", "tile")
         if self.vae < 0 or self.vae % BLOCK:
-            raise ValueError(f"vae_tile: must be 0 or a multiple of {BLOCK}, but got {self.vae}")
+            raise InputError(f"must be 0 or a multiple of {BLOCK}, but got {self.vae}", "vae_tile")
 
 
 @dataclass
@@ -133,7 +134,7 @@ class SD21Restorer:
             z_hq = guided_step(z_lq, u_encoded, normal, self.noise, denoise)
         restored = ((self._decode(z_hq) + 1) / 2).clamp(0, 1)[:, :, :height, :width]
         if not torch.isfinite(restored).all():
-            raise RuntimeError("the result has NaN or infinite values; use --dtype float32 (or bfloat16)")
+            raise RunError("the result has NaN or infinite values; use --dtype float32 (or bfloat16)")
         return restored.cpu(), None if u is None else u.cpu()
 
     def _draws(self, shape: tuple[int, ...], seed: int) -> tuple[Tensor | None, Tensor | None, Tensor]:
@@ -217,7 +218,7 @@ def _smaller_until_it_fits(
                 raise
         # Outside the except block: an exception keeps the tensors of its frames alive.
         if tile and tile <= smallest:
-            raise RuntimeError(f"out of memory in {place} even with tiles of {smallest} {unit}; use a half --dtype")
+            raise RunError(f"out of memory in {place} even with tiles of {smallest} {unit}; use a half --dtype")
         tile = max(smallest, (tile or longest) // 2 // BLOCK * BLOCK)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -246,7 +247,7 @@ def load_sd21_restorer(
         ValueError: a file that cannot be used, or the two do not fit.
     """
     checkpoint = load_checkpoint(model)
-    return put_on(checkpoint, load_stable_diffusion(base, "--base"), device, dtype, strength, pixel, semantic)
+    return put_on(checkpoint, load_stable_diffusion(base, "base"), device, dtype, strength, pixel, semantic)
 
 
 def put_on(
@@ -261,9 +262,10 @@ def put_on(
     """Add a checkpoint to a base, which is changed; see `load_sd21_restorer`."""
     adjusted = (pixel, semantic) != (1.0, 1.0)
     if adjusted and not checkpoint.pixel_lora:
-        raise ValueError(
-            f"--pixel, --semantic: only PiSA-SR files have these two LoRA, but this one is {checkpoint.method}; "
-            "leave both at 1 and use --strength"
+        raise InputError(
+            f"only PiSA-SR files have the two LoRA of pixel and semantic, but this one is {checkpoint.method}; leave "
+            "both at 1 and use strength",
+            "pixel",
         )
     try:
         for name, weight in checkpoint.base_weights.items():  # first: the LoRA is trained on top of them
@@ -273,7 +275,7 @@ def put_on(
             merge(base.unet, checkpoint.lora, strength)
         merge(base.vae, checkpoint.vae_lora, strength)
     except (ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"--base: the file was trained on SD 2.1-base, which this is not ({error})") from error
+        raise InputError(f"the file was trained on SD 2.1-base, which this is not ({error})", "base") from error
     base.to(torch.device(device), dtype)
     second = {n: LoraLayer(la.down, la.up, la.alpha * strength) for n, la in checkpoint.lora.items()}
     return SD21Restorer(

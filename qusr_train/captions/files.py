@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..errors import InputError
 from .folder import read_lines
 
 
@@ -27,11 +28,11 @@ def read_captions(path: Path, stems: Iterable[str]) -> dict[str, str]:
         else:
             content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as captions ({error})") from error
+        raise InputError(f"{path}: cannot be read as captions ({error})") from error
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise ValueError(f"{path}: expected a JSON object of image names and texts")
+        raise InputError(f"{path}: expected a JSON object of image names and texts")
     by_stem = {Path(name).stem: text for name, text in content.items()}
     missing = sorted(set(stems) - by_stem.keys())
     if missing:
-        raise ValueError(f"{path}: {len(missing)} images have no caption ({', '.join(missing[:3])})")
+        raise InputError(f"{path}: {len(missing)} images have no caption ({', '.join(missing[:3])})")
     return by_stem

@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import InputError
+from .parsers import Commands, device
+
 if TYPE_CHECKING:
     from ..restore import RestoresPhotos
 
@@ -20,8 +23,7 @@ SD21_ONLY = {
 """Flags that nano has no use for, with their defaults."""
 
 
-def add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The command and its flags."""
+def add(commands: Commands) -> None:
     parser = commands.add_parser("restore", help="enlarge photos four times and restore them")
     parser.add_argument("input", metavar="INPUT", help="an image, or a folder that is searched recursively")
     parser.add_argument("output", metavar="OUTPUT", help="a .png file for one image, else a folder")
@@ -49,10 +51,10 @@ def add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
                     "whole; tiles only when memory is short)")  # fmt: skip
     sd.add_argument("--overlap", type=int, default=32, help="of the denoiser's tiles (default: 32)")
     sd.add_argument("--vae_tile", type=int, default=0, help="exact VAE tiles in pixels (default: 0, likewise)")
-    parser.set_defaults(run=_restore)
+    parser.set_defaults(run=run)
 
 
-def _restore(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
     from ..captions.files import read_captions
@@ -63,7 +65,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     target = Path(arguments.output)
     jobs = _jobs(Path(arguments.input), target)
     if arguments.captions and arguments.prompt is not None:
-        raise ValueError("--captions: give either --prompt or --captions, but got both")
+        raise InputError("give either --prompt or --captions, but got both", "captions")
     captions = read_captions(Path(arguments.captions), (one.stem for one, _ in jobs)) if arguments.captions else {}
     tiles, failed = 0, 0
     restorer = _restorer(arguments)
@@ -92,18 +94,18 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 
 def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """Each input with its output. Raises ValueError before anything is overwritten."""
+    """Each input with its output. Raises InputError before anything is overwritten."""
     from ..images.find import IMAGE_SUFFIXES, find_images
 
     if not source.exists():
-        raise ValueError(f"INPUT {source}: no such file or folder")
+        raise InputError("no such file or folder", "INPUT", source)
     if source.is_dir():
         sources = find_images(source)
         targets = [(target / p.relative_to(source)).with_suffix(".png") for p in sources]
         clashes = {t for t in targets if targets.count(t) > 1}
         if clashes:
-            raise ValueError(
-                f"INPUT {source}: several images would be written to {sorted(clashes)[0]}; rename one of them"
+            raise InputError(
+                f"several images would be written to {sorted(clashes)[0]}; rename one of them", "INPUT", source
             )
     else:
         sources = [source]
@@ -112,9 +114,9 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     inputs = {one.resolve() for one in sources}
     for other in targets:
         if other.resolve() in inputs:
-            raise ValueError(f"OUTPUT {other}: would overwrite an input; choose another place")
+            raise InputError("would overwrite an input; choose another place", "OUTPUT", other)
     if source.is_dir() and target.is_file():
-        raise ValueError(f"OUTPUT {target}: is a file, but INPUT is a folder; give a folder")
+        raise InputError("is a file, but INPUT is a folder; give a folder", "OUTPUT", target)
     return list(zip(sources, targets, strict=True))
 
 
@@ -128,26 +130,29 @@ def _restorer(arguments: argparse.Namespace) -> RestoresPhotos:
 
         changed = [name for name, default in SD21_ONLY.items() if getattr(arguments, name) != default]
         if changed:
-            raise ValueError(f"--{changed[0]}: is for models on SD 2.1-base; give --base and its --model, or leave it")
-        return Restorer(load_nano(BUNDLED if arguments.model == NANO else arguments.model), device=arguments.device)
+            raise InputError("is for models on SD 2.1-base; give --base and its --model, or leave it", changed[0])
+        return Restorer(
+            load_nano(BUNDLED if arguments.model == NANO else arguments.model), device=device(arguments.device)
+        )
     model = Path(arguments.model)
     if arguments.model == NANO or stored_format(model) == FORMAT:
-        raise ValueError(
-            f"--base: {arguments.model} is a nano model, which needs no SD 2.1-base; leave --base, or give a file of "
-            "QUSR, PiSA-SR or OSEDiff as --model"
+        raise InputError(
+            f"{arguments.model} is a nano model, which needs no SD 2.1-base; leave --base, or give a file of QUSR, "
+            "PiSA-SR or OSEDiff as --model",
+            "base",
         )
     if not arguments.base:
         from ..checkpoints.load import load_checkpoint
 
         load_checkpoint(model)  # a file that cannot be used is named as such first
-        raise ValueError(f"--base: {model} needs SD 2.1-base; give its folder in diffusers form, or its single file")
+        raise InputError(f"{model} needs SD 2.1-base; give its folder in diffusers form, or its single file", "base")
     import torch
 
     from ..restore_sd21 import Tiles, load_sd21_restorer
 
     tiles = Tiles(arguments.tile, arguments.overlap, arguments.vae_tile)
     restorer = load_sd21_restorer(
-        model, Path(arguments.base), arguments.device, getattr(torch, arguments.dtype),
+        model, Path(arguments.base), device(arguments.device), getattr(torch, arguments.dtype),
         arguments.strength, arguments.pixel, arguments.semantic,
     )  # fmt: skip
     restorer.tiles, restorer.scale, restorer.posterior = tiles, arguments.upscale, arguments.posterior

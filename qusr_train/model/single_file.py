@@ -16,6 +16,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..errors import InputError
+
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."
 HEAD = 64
 """Channels of an attention head in SD 2.x's UNet and text encoder."""
@@ -121,17 +123,19 @@ def text_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def read_single_file(path: Path, flag: str) -> SingleFile:
+def read_single_file(path: Path, field: str) -> SingleFile:
     """Read a `.safetensors` or `.ckpt`; no code in it is run.
 
     Args:
-        flag: for messages, what names the file.
+        field: the setting that names the file, for messages.
 
     Raises:
         ValueError: not readable, or not SD 2.1-base.
     """
-    state = _load(path, flag)
-    _refuse_others(state, f"{flag} {path}")
+    state = _load(path, field)
+    if reason := _other_model(state):
+        remedy = "give SD 2.1-base (v2-1_512-ema-pruned.safetensors), or its folder in diffusers form"
+        raise InputError(f"{reason}; {remedy}", field, path)
     try:
         unet = {unet_name(name): value for name, value in _part(state, UNET).items()}
         vae = {vae_name(name): value for name, value in _part(state, VAE).items() if "loss." not in name}
@@ -141,10 +145,10 @@ def read_single_file(path: Path, flag: str) -> SingleFile:
                 vae[name] = value[:, :, 0, 0]
         return SingleFile(unet, unet_config(unet), vae, vae_config(vae), text, text_config(text))
     except (KeyError, ValueError, IndexError) as error:
-        raise ValueError(f"{flag} {path}: not built like SD 2.1-base ({error})") from error
+        raise InputError(f"not built like SD 2.1-base ({error})", field, path) from error
 
 
-def _load(path: Path, flag: str) -> dict[str, Tensor]:
+def _load(path: Path, field: str) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -153,24 +157,26 @@ def _load(path: Path, flag: str) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return content.get("state_dict", content)
     except (OSError, EOFError, RuntimeError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{flag} {path}: damaged or not a weight file ({error})") from error
+        raise InputError(f"damaged or not a weight file ({error})", field, path) from error
 
 
-def _refuse_others(state: dict[str, Tensor], what: str) -> None:
+def _other_model(state: dict[str, Tensor]) -> str:
+    """What a file is when it is not SD 2.1-base; empty when it is."""
+
     def has(prefix: str) -> bool:
         return any(name.startswith(prefix) for name in state)
 
-    remedy = "give SD 2.1-base (v2-1_512-ema-pruned.safetensors), or its folder in diffusers form"
     if not has(UNET):
-        raise ValueError(f"{what}: holds no Stable Diffusion UNet; {remedy}")
+        return "holds no Stable Diffusion UNet"
     if has("conditioner."):
-        raise ValueError(f"{what}: is SDXL, but the models were trained on SD 2.1-base; {remedy}")
+        return "is SDXL, but the models were trained on SD 2.1-base"
     if has("cond_stage_model.transformer."):
-        raise ValueError(f"{what}: is Stable Diffusion 1.x, but the models were trained on SD 2.1-base; {remedy}")
+        return "is Stable Diffusion 1.x, but the models were trained on SD 2.1-base"
     if not has(TEXT) or not has(VAE):
-        raise ValueError(f"{what}: has no {'VAE' if has(TEXT) else 'text encoder'} in it; {remedy}")
+        return f"has no {'VAE' if has(TEXT) else 'text encoder'} in it"
     if _TELLS in state and state[_TELLS].float().std() > _V_PREDICTION_SPREAD:
-        raise ValueError(f"{what}: predicts v, so it is the 768 model of SD 2.1; {remedy}")
+        return "predicts v, so it is the 768 model of SD 2.1"
+    return ""
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

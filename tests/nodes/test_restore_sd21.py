@@ -89,7 +89,7 @@ def test_single_file_is_the_folder(base: Path, tmp_path: Path) -> None:
     folder = load_stable_diffusion(base)
     folder.unet.get_parameter("up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias").mul_(0.1)
     for suffix in ("safetensors", "ckpt"):
-        file = load_stable_diffusion(tmp_path / f"v2-1_512.{suffix}", "--base")
+        file = load_stable_diffusion(tmp_path / f"v2-1_512.{suffix}", "base")
         assert dict(file.unet.config)["attention_head_dim"] == list(folder.unet.config.attention_head_dim)
         for one, other in ((file.unet, folder.unet), (file.vae, folder.vae), (file.text_encoder, folder.text_encoder)):
             assert one.state_dict().keys() == other.state_dict().keys()
@@ -115,11 +115,11 @@ def test_other_single_files_are_named(base: Path, tmp_path: Path, change: dict[s
     state = {name: value.contiguous().clone() for name, value in {**_published(base), **change}.items()}
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=message):
-        load_stable_diffusion(tmp_path / "other.safetensors", "--base")
+        load_stable_diffusion(tmp_path / "other.safetensors", "base")
 
 
 def test_a_damaged_single_file_is_named(tmp_path: Path) -> None:
     for name in ("a.safetensors", "a.ckpt"):
         (tmp_path / name).write_bytes(b"not a model")
-        with pytest.raises(ValueError, match=r"--base .*: damaged or not a weight file"):
-            load_stable_diffusion(tmp_path / name, "--base")
+        with pytest.raises(ValueError, match=r"base .*: damaged or not a weight file"):
+            load_stable_diffusion(tmp_path / name, "base")

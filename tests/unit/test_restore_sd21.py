@@ -140,7 +140,7 @@ def test_a_prompt_for_each_picture_of_a_folder(base: Path, tmp_path: Path, capsy
         (["--dtype", "float16"], r"--dtype: is for models on SD 2.1-base; give --base"),
         (["--model", "{qusr}", "--base", "{tmp}"], r"--base .*: expected SD 2.1-base in diffusers form, but unet"),
         (["--model", "{qusr}", "--base", "{qusr}"], r"--base .*qusr.pkl: holds no Stable Diffusion UNet"),
-        (["--model", "{qusr}", "--base", "{base}", "--pixel", "0.5"], r"--pixel, --semantic: only PiSA-SR files"),
+        (["--model", "{qusr}", "--base", "{base}", "--pixel", "0.5"], r"--pixel: only PiSA-SR files"),
         (["--model", "{tmp}/none.pkl"], r"none.pkl: not found"),
     ],
 )
