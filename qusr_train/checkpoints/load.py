@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .format import CheckpointError
+from .format import refuse_no_file, unusable
 from .qusr_file import QUSR_REMEDY, QUSRCheckpoint, load_qusr
 from .reference import load_reference
 
@@ -18,9 +18,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> QUSRCheckpoint:
     """
 
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"weight file {path}: not found. {QUSR_REMEDY}")
-    with path.open("rb") as file:
-        start = file.read(9)
+    refuse_no_file(path, QUSR_REMEDY)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise unusable(path, "cannot be read", error, QUSR_REMEDY) from error
     ours = start[8:9] == b"{" or path.suffix == ".safetensors"
     return load_qusr(path) if ours else load_reference(path)

@@ -21,14 +21,16 @@ from torch import Tensor
 from ..model.lora import DEFAULT_ALPHA, LoraLayer
 from ..model.noise import NoiseParameters
 from ..model.uncertainty import UEM
+from .check import check_fit, check_lora
 from .format import (
     FORMAT_VERSION,
-    CheckpointError,
+    WRONG_CONTENT,
     lora_layers,
     lora_tensors,
     part,
     read_file,
     shared_alpha,
+    unusable,
     write_file,
 )
 
@@ -74,13 +76,9 @@ class QUSRCheckpoint:
             raise ValueError("there is no LoRA in it")
         if not 0 <= self.timestep <= 999:
             raise ValueError(f"timestep must be in [0, 999], but got {self.timestep}")
-        for name, layer in {**self.lora, **self.pixel_lora, **self.vae_lora}.items():
-            if layer.up.shape[1] != layer.down.shape[0]:
-                raise ValueError(
-                    f"LoRA layer {name}: up {tuple(layer.up.shape)} and down {tuple(layer.down.shape)} differ in rank"
-                )
+        check_lora("LoRA", {**self.lora, **self.pixel_lora, **self.vae_lora})
         if self.uem:
-            self.build_uem()
+            self._check_uem()
         elif self.noise.p:
             raise ValueError(
                 "it uses uncertainty-guided noise but has no UEM weights; the reference code would silently take "
@@ -91,12 +89,16 @@ class QUSRCheckpoint:
         """The module with these weights, in evaluation mode. Raises ValueError when they do not fit."""
         if not self.uem:
             raise ValueError("there is no UEM in it")
+        self._check_uem()
         uem = UEM(self.hidden_channels)
-        try:
-            uem.load_state_dict(self.uem)
-        except RuntimeError as error:
-            raise ValueError(f"UEM weights do not fit ({error})") from error
+        uem.load_state_dict(self.uem)
         return uem.eval().requires_grad_(False)
+
+    def _check_uem(self) -> None:
+        try:
+            check_fit("UEM", self.uem, lambda: UEM(self.hidden_channels))
+        except ValueError as error:
+            raise ValueError(f"UEM weights do not fit ({error})") from error
 
     @property
     def hidden_channels(self) -> int:
@@ -165,5 +167,5 @@ def load_qusr(path: str | os.PathLike[str]) -> QUSRCheckpoint:
             base_model=metadata["base_model"],
             training=json.loads(metadata["training"]),
         )
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"weight file {path}: inconsistent content ({error}). {QUSR_REMEDY}") from error
+    except WRONG_CONTENT as error:
+        raise unusable(path, "inconsistent content", error, QUSR_REMEDY) from error

@@ -14,7 +14,6 @@ residual is subtracted from:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
@@ -23,6 +22,8 @@ import torch
 from torch import Tensor
 
 Variant = Literal["paper", "reference"]
+MOST = 1e4
+"""Largest value of a noise parameter; more only overflows."""
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
@@ -45,15 +46,16 @@ class NoiseParameters:
         if self.variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, but got {self.variant!r}")
         for name, low, high in (
-            ("k", 0.0, math.inf),
+            ("k", 0.0, MOST),
             ("m", 0.0, 1.0),
-            ("p", 0.0, math.inf),
-            ("delta", 0.0, math.inf),
+            ("p", 0.0, MOST),
+            ("delta", 0.0, MOST),
         ):
             value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
-                bound = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"finite and at least {low:g}"
-                raise ValueError(f"noise parameter {name} must be {bound}, but got {value}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"noise parameter {name} must be a number, but got {value!r:.50}")
+            if not low <= value <= high:  # also NaN
+                raise ValueError(f"noise parameter {name} must be in [{low:g}, {high:g}], but got {value!r:.50}")
 
 
 def as_variant(name: str) -> Variant:

@@ -21,7 +21,8 @@ from ..data.samples import Batch, Sample, collate
 from ..errors import InputError, RunError
 from ..files import write_whole
 from .config import TrainConfig
-from .state import CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
+from .lock import run_lock
+from .state import DAMAGED, CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
 from .step import Autocast, StepNoise, StepResult
 from .tracking import Tracking, sample_sheet
 
@@ -108,7 +109,8 @@ def train(config: TrainConfig, task: Task | None = None, should_stop: Callable[[
         CheckpointNotWritten: the disk is full; the last good checkpoint is still there.
         TrainingStopped: `should_stop` said so.
     """
-    return _Run(config, task).to_end(should_stop)
+    with run_lock(Path(config.out)):
+        return _Run(config, task).to_end(should_stop)
 
 
 class _Run:
@@ -149,8 +151,12 @@ class _Run:
         self.average = {k: v.detach().clone() for k, v in model.named_parameters() if k in self.names}
         state = load_state(self.state_file, config, self.joint_batch) if self.state_file.exists() else None
         if state:
-            model.load_state_dict({k: v for k, v in state.model.items() if k in self.names}, strict=False)
-            self.optimizer.load_state_dict(state.optimizer)
+            try:
+                model.load_state_dict({k: v for k, v in state.model.items() if k in self.names}, strict=False)
+                self.optimizer.load_state_dict(state.optimizer)
+            except DAMAGED as error:
+                reason = f"{self.state_file}: does not fit the model ({str(error)[:300]}); delete it to start again"
+                raise InputError(reason) from error
             self.first, self.average, self.shown, self.random = state.step, state.average, state.shown, state.random
             log.info("resuming at step %d", self.first)
         if config.compile:
