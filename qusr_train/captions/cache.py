@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 
 LIMIT = 20_000
 """Captions kept, about 20 MB."""
-PATIENCE = 0.45
-"""Seconds to wait for another process to finish writing, at reading and again at writing."""
+PATIENCE = 30.0
+"""Seconds to wait for other processes to finish writing, at reading and again at writing: many may share a data set."""
+AT_THE_SCREEN = 0.45
+"""The same where somebody waits: a locked cache then costs less than a second."""
 TROUBLE = (sqlite3.Error, OSError, ValueError, TypeError, OverflowError, RecursionError, MemoryError)
 """What SQLite and its Python module raise on files that are damaged, locked, or no database; never worth a caption."""
 _UNHARMED = ("locked", "busy", "unable to open", "readonly", "disk")  # errors that say nothing of the file's content
@@ -48,17 +50,18 @@ def key_of(image: Tensor, identity: str) -> str:
 class CaptionCache:
     """Captions by key. A file that is damaged or cannot be written costs the cache, never the captions."""
 
-    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+    def __init__(self, path: Path, limit: int = LIMIT, patience: float = PATIENCE) -> None:
         self.path = path
         self.limit = limit
+        self.patience = patience
 
     @contextlib.contextmanager
-    def _open(self, patience: float = PATIENCE) -> Iterator[sqlite3.Connection]:
+    def _open(self, wait: bool = True) -> Iterator[sqlite3.Connection]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists() and not is_regular(self.path):
             raise OSError(f"{self.path} is no file")
         # Opened for each use: it is quick, and connections survive neither threads nor forks.
-        with contextlib.closing(sqlite3.connect(self.path, timeout=patience)) as connection:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=self.patience if wait else 0.0)) as connection:
             with connection:
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS captions (key TEXT PRIMARY KEY, text TEXT NOT NULL, numbers TEXT, "
@@ -80,7 +83,7 @@ class CaptionCache:
                     caption = _caption(*row) if row else None
                     if caption:
                         found[key] = caption
-            with self._open(patience=0.0) as connection:  # only a note: not waited for
+            with self._open(wait=False) as connection:  # only a note: not waited for
                 now = time.time()
                 connection.executemany("UPDATE captions SET used = ? WHERE key = ?", [(now, key) for key in found])
         except TROUBLE as error:

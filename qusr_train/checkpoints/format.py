@@ -75,7 +75,7 @@ def read_file(path: Path, expected: str, what: str, remedy: str) -> tuple[dict[s
                 raise unusable(path, f"not {what}", f"found {kind}", remedy)
             if metadata.get("format_version") != FORMAT_VERSION:
                 raise unusable(
-                    path, f"format version {metadata.get('format_version')!r:.20} is not supported",
+                    path, f"format version {str(metadata.get('format_version'))[:20]} is not supported",
                     f"this version reads {FORMAT_VERSION}", "Update the extension.",
                 )  # fmt: skip
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qusr_train.captions.cache import CaptionCache, caption_images, key_of
+from qusr_train.captions.cache import AT_THE_SCREEN, CaptionCache, caption_images, key_of
 from qusr_train.captions.captioner import Caption, Progress
 from tests.attacks.size import examples
 
@@ -33,7 +33,7 @@ FRESH = [Caption("blurry", {"sharpness": 0.5})]
 
 
 def _ask(path: Path) -> list[Caption]:
-    return caption_images(Says(), [PICTURE], CaptionCache(path))
+    return caption_images(Says(), [PICTURE], CaptionCache(path, patience=AT_THE_SCREEN))
 
 
 @pytest.fixture

@@ -230,6 +230,7 @@ def _laughs(depth: int) -> tuple[Any, ...]:
     return inner
 
 
+MANY = {"0": bytes(160_000)}
 FOUR = {"0": b"\0\0\x80\x3f" * 4}
 LAUGHS = b"\x80\x02}(X\x02\x00\x00\x00ha\x85" + b"q\x00h\x00\x86" * 60 + b"K\x01u."
 PICKLES: dict[str, tuple[Any, dict[str, bytes], str]] = {
@@ -238,13 +239,17 @@ PICKLES: dict[str, tuple[Any, dict[str, bytes], str]] = {
     "beyond the end": (_View(_ones(4), 3, (4,), (1,)), FOUR, "damaged"),
     "float sizes": (_View(_ones(4), 0, (2.0,), (1,)), FOUR, "has the shape"),
     "longer storage": (_View(_ones(10**9), 0, (10**9,), (1,)), FOUR, "claims 1000000000 numbers"),
-    "many views": ([_View(_ones(4), 0, (4,), (1,)) for _ in range(10_000)], FOUR, "claims more than the file holds"),
+    "many views": (
+        [_View(_ones(40_000), 0, (40_000,), (1,)) for _ in range(1000)],
+        MANY,
+        "claims more than the file holds",
+    ),
     "no storage": (_View(_Storage(("module", "x", "0", "cpu", 4)), 0, (1,), (1,)), FOUR, "no storage"),
     "lost storage": (_View(_ones(4), 0, (4,), (1,)), {}, "damaged"),
     "bytearray": (_Calls(bytearray, 2 * 10**10), {}, "refers to .*bytearray"),
     "system": (_Calls(os.system, "exit 1"), {}, "could run code"),
     "eval": (_Calls(eval, "1"), {}, "could run code"),
-    "getattr": (_Calls(getattr, torch, "load"), {}, "could run code"),
+    "getattr": (_Calls(getattr, "a", "b"), {}, "could run code"),
     "filled dict": (_Calls(OrderedDict, [("a", 1)]), {}, "fills a dictionary"),
     "state of a function": (_Calls(torch._utils._rebuild_tensor_v2, state={"__defaults__": 1}), {}, "damaged"),
     "laughs": (LAUGHS, {}, "a key in it is a tuple"),
