@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..images.check import enlarge
+from .choices import Choices
 from .degraded import SCALE, Degraded
 from .filters import filter_image, gaussian_kernel, jpeg, sinc_kernel
 
@@ -33,13 +34,8 @@ def degrade(photo: Tensor, generator: torch.Generator, scale: int = SCALE) -> De
         generator: every random choice comes from it.
         scale: downscaling factor.
     """
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * torch.rand((), generator=generator).item()
-
-    def chance(probability: float) -> bool:
-        return torch.rand((), generator=generator).item() < probability
-
+    choices = Choices(generator)
+    uniform, chance = choices.uniform, choices.chance
     height, width = photo.shape[-2] // scale, photo.shape[-1] // scale
     heavy = chance(0.16)
     amount = uniform(0.1, 0.9) if chance(0.6) else 0.0
@@ -60,7 +56,7 @@ def degrade(photo: Tensor, generator: torch.Generator, scale: int = SCALE) -> De
     x = filter_image(photo, gaussian_kernel(sigma, sigma_y, uniform(0, math.pi)))
     if chance(0.05):
         x = filter_image(x, sinc_kernel(uniform(math.pi / 4, math.pi / 2)))
-    kind = torch.randint(3, (), generator=generator).item()
+    kind = choices.below(3)
     if kind == 0:
         x = enlarge(x, height, width)
     elif kind == 1:
@@ -77,7 +73,7 @@ def degrade(photo: Tensor, generator: torch.Generator, scale: int = SCALE) -> De
     if chance(0.7):
         level = uniform(0, 14.0 if heavy else 4.0)
         shape = (1, 1, height, width) if chance(0.3) else x.shape
-        noise = torch.randn(shape, generator=generator)
+        noise = choices.normal(shape)
         if chance(0.5):  # a camera's own denoiser leaves blotches
             blotch = gaussian_kernel(uniform(0.4, 1.1), uniform(0.4, 1.1), 0.0, 9)
             noise = filter_image(noise, blotch) / blotch.square().sum().sqrt()

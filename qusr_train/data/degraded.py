@@ -17,9 +17,9 @@ class Degraded:
     """(1, 3, H / scale, W / scale) in [0, 1], on the 8-bit grid."""
     hr: Tensor
     """(1, 3, H, W) in [0, 1], the target."""
-    blur: float
-    """Gaussian blur of `lr` in its own pixels (standard deviation)."""
-    noise: float
-    """Standard deviation of the noise in `lr`, grey levels (0-255)."""
+    blur: float | None
+    """Gaussian blur of `lr` in its own pixels (standard deviation); None where rounds of blur leave no one number."""
+    noise: float | None
+    """Standard deviation of the noise in `lr`, grey levels (0-255); None where it is not known."""
     quality: int
     """JPEG quality of `lr`; 100 when it was never compressed."""

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..captions import measured as quality
 from ..captions.files import read_captions
+from ..captions.measured import measured_prompts
 from ..errors import InputError
 from ..images.check import ImageError
 from ..images.find import match_folders
 from ..images.read import picture_size, read_rgb
 from .camera import SCALE
+from .choices import Choices
 from .photo_files import epoch_order, usable
 from .samples import Sample, sample, turned
 
@@ -117,9 +118,9 @@ class PairPatches(Dataset[Sample]):
     def _make(self, stem: str, lr: Tensor, hr: Tensor, generator: torch.Generator) -> Sample:
         if not self.fixed:
             ratio = hr.shape[-1] // lr.shape[-1]
-            side = self.patch // ratio
-            y = int(torch.randint(lr.shape[-2] - side + 1, (), generator=generator))
-            x = int(torch.randint(lr.shape[-1] - side + 1, (), generator=generator))
+            side, choices = self.patch // ratio, Choices(generator)
+            y = choices.below(lr.shape[-2] - side + 1)
+            x = choices.below(lr.shape[-1] - side + 1)
             lr = lr[:, y : y + side, x : x + side]
             hr = hr[:, y * ratio : y * ratio + self.patch, x * ratio : x * ratio + self.patch]
             state = generator.get_state()
@@ -136,4 +137,4 @@ class PairPatches(Dataset[Sample]):
     def _prompt(self, stem: str, lr: Tensor) -> str:
         if self.prompts == "files":
             return self.captions[stem]
-        return quality.describe(quality.measure_quality(lr[None])[0]) if self.prompts == "measured" else ""
+        return measured_prompts(lr[None])[0] if self.prompts == "measured" else ""

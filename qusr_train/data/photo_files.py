@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..captions import measured as quality
+from ..captions.measured import measured_prompts
 from ..errors import InputError
 from ..images.check import ImageError
 from ..images.find import find_images
 from ..images.read import open_rgb, picture_size
+from .choices import Choices
 from .degradation import Degradation
 from .degraded import SCALE, Degraded
 from .samples import Sample, sample, turned
@@ -101,13 +102,13 @@ class FilePatches(Dataset[Degraded]):
         raise InputError("no photo can be read any more")
 
     def _crop(self, path: Path, generator: torch.Generator) -> Tensor:
-        photo = open_rgb(path)
+        photo, choices = open_rgb(path), Choices(generator)
         fitting = [factor for factor in self.factors if round(min(photo.size) * factor) >= self.patch]
-        factor = fitting[int(torch.randint(len(fitting), (), generator=generator))]
+        factor = fitting[choices.below(len(fitting))]
         if factor != 1.0:
             photo = photo.resize((round(photo.width * factor), round(photo.height * factor)), Image.Resampling.LANCZOS)
-        y = int(torch.randint(photo.height - self.patch + 1, (), generator=generator))
-        x = int(torch.randint(photo.width - self.patch + 1, (), generator=generator))
+        y = choices.below(photo.height - self.patch + 1)
+        x = choices.below(photo.width - self.patch + 1)
         crop = photo.crop((x, y, x + self.patch, y + self.patch))
         return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255.0
 
@@ -123,5 +124,5 @@ class CaptionedPatches(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.patches[index]
-        prompt = quality.describe(quality.measure_quality(pair.lr)[0]) if self.prompts == "measured" else ""
+        prompt = measured_prompts(pair.lr)[0] if self.prompts == "measured" else ""
         return sample(pair.lr[0], pair.hr[0], prompt)

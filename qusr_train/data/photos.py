@@ -16,13 +16,14 @@ from torch.utils.data import Dataset
 
 from ..captions import measured as quality
 from ..errors import InputError
-from ..images.check import ImageError, enlarge
+from ..images.check import ImageError
 from ..images.find import find_images
 from ..images.read import open_rgb
 from .camera import SCALE, degrade
+from .choices import Choices
 from .degradation import Degradation
 from .prompts import paraphrase, true_quality
-from .samples import Sample, turned
+from .samples import Sample, sample, turned
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +89,13 @@ class PhotoPatches(Dataset[Sample]):
         return self.length
 
     def _crop(self, generator: torch.Generator) -> Tensor:
-        size = self.patch
+        size, choices = self.patch, Choices(generator)
         best: Tensor | None = None
         for _ in range(4):  # flat sky teaches little: take the first crop with some texture
             where = torch.rand((), generator=generator, dtype=torch.float64)
             photo = self.photos[min(int(torch.searchsorted(self.cumulative, where)), len(self.photos) - 1)]
-            y = int(torch.randint(photo.shape[1] - size + 1, (), generator=generator))
-            x = int(torch.randint(photo.shape[2] - size + 1, (), generator=generator))
+            y = choices.below(photo.shape[1] - size + 1)
+            x = choices.below(photo.shape[2] - size + 1)
             best = photo[:, y : y + size, x : x + size].float() / 255.0
             if (best[:, :, 1:] - best[:, :, :-1]).abs().mean() > 0.008:
                 break
@@ -105,13 +106,12 @@ class PhotoPatches(Dataset[Sample]):
         if not 0 <= index < self.length:
             raise IndexError(index)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        photo = turned(self._crop(generator), generator)
+        photo, choices = turned(self._crop(generator), generator), Choices(generator)
         pair = self.degradation(photo[None].contiguous(), generator, SCALE)
         words = quality.measure_quality(pair.lr)[0]
-        if torch.rand((), generator=generator).item() < self.true_prompts:
+        if choices.chance(self.true_prompts):
             words = true_quality(words, pair)
         prompt = paraphrase(quality.describe(words), generator)
-        if torch.rand((), generator=generator).item() < self.empty_prompts:
+        if choices.chance(self.empty_prompts):
             prompt = ""
-        x_lq = enlarge(pair.lr, self.patch, self.patch).clamp(0, 1)
-        return Sample(x_lq[0] * 2 - 1, pair.hr[0] * 2 - 1, prompt)
+        return sample(pair.lr[0], pair.hr[0], prompt)

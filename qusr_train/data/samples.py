@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..images.check import enlarge
+from .choices import Choices
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Sample:
 
 def turned(photo: Tensor, generator: torch.Generator) -> Tensor:
     """One of the eight turns and flips of (C, H, W)."""
-    turn = int(torch.randint(8, (), generator=generator))
+    turn = Choices(generator).below(8)
     photo = torch.rot90(photo, turn % 4, (1, 2))
     return photo.flip(2) if turn >= 4 else photo
 

@@ -28,7 +28,7 @@ from ..model.uncertainty import UEM
 from . import losses
 from .config import TrainConfig
 from .perceptual import PerceptualLoss, find_backbone
-from .samples import file_samples
+from .samples import training_samples
 from .sharding import shard_frozen
 from .step import Autocast, StepNoise, StepResult
 
@@ -88,7 +88,7 @@ class SD21Task:
             part.compile()
 
     def dataset(self, length: int) -> Dataset[Sample]:
-        samples = file_samples(self.config, length)
+        samples = training_samples(self.config, length)
         if self.config.cache_latents:
             assert isinstance(samples, PairPatches)
             latent_cache.fill(Path(self.config.out) / "cache", samples, self.base, Path(self.config.init))

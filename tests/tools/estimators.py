@@ -113,6 +113,8 @@ def mixed(paths: list[Path], crops: int = 6, side: int = 512) -> dict[str, list[
             window = window[..., : window.shape[2] // 4 * 4, : window.shape[3] // 4 * 4].contiguous()
             pair = degrade(window, generator)
             found = quality.measure_quality(pair.lr)[0]
+            assert pair.blur is not None  # a camera's are known
+            assert pair.noise is not None
             rows["blur"].append((pair.blur, found.blur))
             rows["noise"].append((pair.noise, found.noise))
             rows["blocking"].append((100.0 - pair.quality, found.blocking))

@@ -80,6 +80,15 @@ def test_true_prompts_name_the_degradation(photos: list[Tensor]) -> None:
     assert "no visible noise and no compression artifacts" in good
 
 
+def test_unknown_degradation_keeps_what_was_measured() -> None:
+    lr = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    measured = quality.measure_quality(lr)[0]
+    known = true_quality(measured, Degraded(lr, lr, blur=None, noise=None, quality=30))
+    assert (known.blur_x, known.blur_y, known.noise) == (measured.blur_x, measured.blur_y, measured.noise)
+    assert known.blocking == 70.0
+    assert "heavy compression artifacts" in quality.describe(known)
+
+
 def test_textured_crops_are_preferred(photos: list[Tensor]) -> None:
     flat = torch.full((3, 64, 64), 90, dtype=torch.uint8)
     samples = PhotoPatches([flat, photos[0]], 64, 40, seed=0)
