@@ -47,6 +47,8 @@ class TrainState:
     """Loss scale (fp16)."""
     random: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     """torch's random states. No step draws from them, but a library might."""
+    adversary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The discriminator and its optimiser, where there is one."""
 
 
 def _identity(config: TrainConfig, joint_batch: int) -> dict[str, Any]:
