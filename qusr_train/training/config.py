@@ -115,6 +115,10 @@ class TrainConfig:
     """Unsharp-mask the targets of second-order degradations."""
     pairs: str = ""
     """Folder with `lr` and `hr` inside (real pairs, or made by `degrade`) to train on instead of `photos`."""
+    camera_pairs: str = ""
+    """Folder with pairs of real cameras to mix in: CAMERA/hr, and CAMERA/lr2 at half the size (City100's layout)."""
+    camera_share: float = 0.5
+    """Probability of a pair from `camera_pairs`, where they are given."""
     prompts: Literal["measured", "files", "empty"] = "measured"
     """Quality prompts: measured on each input, from `captions.json` or `.jsonl` beside `lr` and `hr`, or none."""
     cache_latents: bool = False
@@ -173,8 +177,9 @@ class TrainConfig:
         for name in ("ema", "beta2", "hold"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"must be in [0, 1), but got {getattr(self, name)}", field=name)
-        if not 0 <= self.noise_m <= 1:
-            raise InputError(f"must be in [0, 1], but got {self.noise_m}", field="noise_m")
+        for name in ("noise_m", "camera_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"must be in [0, 1], but got {getattr(self, name)}", field=name)
         low, high = (*self.csd_timesteps, 0.0, 0.0)[:2]
         if len(self.csd_timesteps) != 2 or not 0 <= low < high <= 1:
             raise InputError(f"expected 0 <= low < high <= 1, but got {self.csd_timesteps}", field="csd_timesteps")
@@ -190,6 +195,10 @@ class TrainConfig:
         if self.prompts == "files" and not self.pairs:
             raise InputError(
                 "files need `pairs` with a captions.json; photos are degraded anew each time", field="prompts"
+            )
+        if self.camera_pairs and (self.prompts == "files" or self.cache_latents):
+            raise InputError(
+                "have no captions and no fixed crops: not with prompts `files` or `cache_latents`", field="camera_pairs"
             )
         if self.cache_latents and (self.stage != "sd21" or not self.pairs):
             raise InputError("needs stage `sd21` and `pairs`, whose crops are fixed", field="cache_latents")

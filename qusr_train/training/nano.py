@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..checkpoints.nano_file import NanoCheckpoint, load_nano, save_nano
-from ..data.degradation import degradation
-from ..data.pairs import PairPatches
-from ..data.photos import PhotoPatches, load_photos
 from ..data.prompts import SYNONYMS
 from ..data.samples import Batch, Sample
 from ..model.error_map import ErrorUEM
@@ -28,6 +25,7 @@ from . import losses
 from .config import TrainConfig
 from .discriminator import Adversary, same_crops
 from .features import FeatureLoss
+from .samples import varied_samples
 from .step import Autocast, StepNoise, StepResult
 
 NEW = NanoConfig(film=128, uem="error", uem_channels=24)
@@ -178,17 +176,7 @@ class NanoTask:
         self.model.unet.compile()
 
     def dataset(self, length: int) -> Dataset[Sample]:
-        """Photos are kept in memory, at the sizes of `photo_factors`."""
-        config = self.config
-        if config.pairs:
-            return PairPatches(Path(config.pairs), config.patch, length, config.seed, config.prompts)
-        photos = load_photos(Path(config.photos), config.photo_factors, config.patch)
-        return PhotoPatches(
-            photos, config.patch, length, config.seed,
-            empty_prompts=0.1 if config.prompts == "measured" else 1.0,
-            true_prompts=0.5 if config.degradation == "camera" else 0.0,
-            degradation=degradation(config.degradation, config.sharpen_targets),
-        )  # fmt: skip
+        return varied_samples(self.config, length)
 
     def step(self, model: nn.Module, batch: Batch, noise: StepNoise, autocast: Autocast) -> StepResult:
         """Loss of a batch: how near the picture is, how real it looks, and in stage `qusr` what the map knows of that.
