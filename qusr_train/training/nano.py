@@ -18,7 +18,7 @@ from ..model.lora import merge
 from ..model.merged_lora import add_merged_lora, extract_merged_lora
 from ..model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from ..model.noise import NoiseParameters, guided_step
-from ..model.text_encoder import build_text_encoder, strip_text_prefix
+from ..model.text_encoder import TextEncoder, build_text_encoder, strip_text_prefix
 from ..model.tokenizer import VOCABULARY_SIZE, encode_tokens
 from ..model.uncertainty import UEM
 from . import losses
@@ -32,7 +32,7 @@ NEW = NanoConfig(film=128, uem="error", uem_channels=24)
 """Shape of a model that is trained from scratch. `NanoConfig()` is what files of version 0.1.0 mean."""
 
 
-def _initial_text_encoder(config: NanoConfig) -> nn.Module:
+def _initial_text_encoder(config: NanoConfig) -> TextEncoder:
     """Random text encoder whose token embedding is 0 except for the words the captions use.
 
     A word that training never saw keeps a zero embedding: it is neutral, not random.
