@@ -157,11 +157,9 @@ def test_real_pairs_are_mixed_in(photos: Path, tmp_path: Path) -> None:
     flags = ["--camera_pairs", str(camera.parent), "--camera_share", "0.5", "--patch", "64", "--count", "12"]
     out = tmp_path / "set"
     assert main(["degrade", "--photos", str(photos), "--out", str(out), *flags]) == 0
-    flat = [
-        np.asarray(Image.open(path)).std() < 30 and Image.open(path).getpixel((8, 8))[2] < 90
-        for path in sorted((out / "lr").iterdir())
-    ]
-    assert 2 <= sum(flat) <= 10
+    means = [np.asarray(Image.open(path)).mean((0, 1)) for path in sorted((out / "lr").iterdir())]
+    red = sum(bool(mean[0] - mean[2] > 120) for mean in means)  # the photos are grey
+    assert 2 <= red <= 10
 
 
 def test_pairs_are_cropped_and_turned_together(photos: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +95,8 @@ def test_textured_crops_are_preferred(photos: list[Tensor]) -> None:
 
 def _prompts(shares: PromptShares, count: int = 200) -> list[str]:
     """Of a picture that measures as sharp and clean, but was very blurry and noisy."""
-    measured = quality.measure_quality(torch.full((1, 3, 16, 16), 0.5))[0]
+    measured = quality.measure_quality(torch.rand(1, 3, 16, 16))[0]
+    measured = dataclasses.replace(measured, blur_x=0.0, blur_y=0.0, noise=0.0, chroma_noise=0.0)
     applied = Applied(blur=1.2, noise=12.0, quality=100)
     return [training_prompt(measured, applied, torch.Generator().manual_seed(i), shares) for i in range(count)]
 
