@@ -1,13 +1,18 @@
-"""Random choices of a sample, all from one generator, so that it is the same in every process."""
+"""Random choices, all from one generator, so that a sample is the same in every process."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Item = TypeVar("Item")
+
 
 class Choices:
-    """Draws in the order in which they are asked for."""
+    """What degradations and prompts draw."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
@@ -19,8 +24,14 @@ class Choices:
         return torch.rand((), generator=self.generator).item() < share
 
     def below(self, count: int) -> int:
-        """One of 0 ... count - 1, each as likely."""
+        """0 to count - 1."""
         return int(torch.randint(count, (), generator=self.generator).item())
+
+    def one_of(self, items: Sequence[Item]) -> Item:
+        return items[self.below(len(items))]
+
+    def shuffled(self, items: Sequence[Item]) -> list[Item]:
+        return [items[i] for i in torch.randperm(len(items), generator=self.generator).tolist()]
 
     def pick(self, shares: tuple[float, ...]) -> int:
         """An index, with these probabilities."""

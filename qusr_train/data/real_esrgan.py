@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .camera import SCALE, Degraded, jpeg
 from .choices import Choices
-from .filters import sinc_kernel, squared_distance
+from .degraded import SCALE, Degraded
+from .filters import jpeg, sinc_kernel, squared_distance
 
 KERNEL_SIZES = (7, 9, 11, 13, 15, 17, 19, 21)
 KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
@@ -179,7 +179,7 @@ def degrade_second_order(
         x = jpeg(x, quality)
         x = _last_size(x, height, width, final, choices)
     x = (x.clamp(0, 1) * 255).round() / 255
-    return Degraded(lr=x, hr=hr, blur=None, noise=None, quality=quality)
+    return Degraded(lr=x, hr=hr)
 
 
 def _last_size(x: Tensor, height: int, width: int, final: Tensor | None, choices: Choices) -> Tensor:

@@ -27,8 +27,9 @@ from ..model.stable_diffusion import (
 from ..model.uncertainty import UEM
 from . import losses
 from .config import TrainConfig
+from .discriminator import Adversary
 from .perceptual import PerceptualLoss, find_backbone
-from .samples import training_samples
+from .samples import file_samples
 from .sharding import shard_frozen
 from .step import Autocast, StepNoise, StepResult
 
@@ -53,6 +54,7 @@ class SD21Task:
         self, config: TrainConfig, base: StableDiffusion | None = None, perceptual: PerceptualLoss | None = None
     ) -> None:
         self.config = config
+        self.adversary: Adversary | None = None
         if perceptual is None and config.lpips_weight:
             perceptual = PerceptualLoss(find_backbone(config.lpips_backbone))
         self.perceptual = perceptual
@@ -88,7 +90,7 @@ class SD21Task:
             part.compile()
 
     def dataset(self, length: int) -> Dataset[Sample]:
-        samples = training_samples(self.config, length)
+        samples = file_samples(self.config, length)
         if self.config.cache_latents:
             assert isinstance(samples, PairPatches)
             latent_cache.fill(Path(self.config.out) / "cache", samples, self.base, Path(self.config.init))
