@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 from .captions.measured import measured_prompts
 from .checkpoints.format import CheckpointError
 from .checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_nano
+from .errors import InputError
 from .images.check import enlarge
 from .images.color import fix_color
+from .images.map_file import write_map
 from .images.read import read_image
 from .images.write import write_png
 from .model.lora import merge
 from .model.nano import NanoUNet, PixelUnshuffleVAE
-from .model.noise import guided_step, seeded_noise
+from .model.noise import Spread, guided_step, seeded_noise
 from .model.text_encoder import build_text_encoder
 from .model.tokenizer import encode_tokens
 from .model.uncertainty import estimate_uncertainty
@@ -35,6 +38,8 @@ class Restored:
     """(B, 3, H, W), the raw map U."""
     prompts: list[str]
     """The quality prompt used for each image."""
+    expected_error: Tensor | None = None
+    """(B, H, W), the map as expected absolute error in grey levels; None for a model whose map has no unit."""
 
 
 class Restorer:
@@ -44,12 +49,21 @@ class Restorer:
         checkpoint: a loaded model; the bundled one by default.
         device: where to run.
         lora_strength: scale of the LoRA updates.
+        noise_strength: factor of the injected noise, at least 0; 0 injects none.
+        spread: of the noise; see `model.noise.Spread`.
     """
 
     def __init__(
-        self, checkpoint: NanoCheckpoint | None = None, device: str | torch.device = "cpu", lora_strength: float = 1.0
+        self,
+        checkpoint: NanoCheckpoint | None = None,
+        device: str | torch.device = "cpu",
+        lora_strength: float = 1.0,
+        noise_strength: float = 1.0,
+        spread: Spread = "adaptive",
     ) -> None:
         self.checkpoint = checkpoint = checkpoint or load_nano(BUNDLED)
+        self.noise = dataclasses.replace(checkpoint.noise, p=checkpoint.noise.p * noise_strength)
+        self.spread = spread
         self.device = torch.device(device)
         self.unet = NanoUNet(checkpoint.config)
         self.uem = checkpoint.config.build_uem()
@@ -92,17 +106,33 @@ class Restorer:
         z_lq = self.vae.encode(x_lq) * self.checkpoint.latent_scale
         u_encoded = self.vae.encode(u) * self.checkpoint.latent_scale
         normal = (seeded_noise(tuple(z_lq.shape), seed) if noise is None else noise).to(self.device)
-        z_hq = guided_step(z_lq, u_encoded, normal, self.checkpoint.noise, lambda z_g: self.unet(z_g, context=context))
+        z_hq = guided_step(
+            z_lq, u_encoded, normal, self.noise, lambda z_g: self.unet(z_g, context=context), self.spread
+        )
         restored = (self.vae.decode(z_hq / self.checkpoint.latent_scale) + 1) / 2
         restored = fix_color(restored.clamp(0, 1).cpu(), bicubic, color_fix).clamp(0, 1)
-        return Restored(restored, bicubic, u.cpu(), prompts)
+        meaning = self.checkpoint.map_calibration
+        return Restored(restored, bicubic, u.cpu(), prompts, None if meaning is None else meaning.grey_levels(u).cpu())
 
 
-def restore_file(restorer: Restorer, source: Path, target: Path, prompt: str | None, seed: int) -> None:
-    """Restore one picture file into a PNG; an alpha channel is enlarged and kept."""
+def restore_file(
+    restorer: Restorer, source: Path, target: Path, prompt: str | None, seed: int, map_file: Path | None = None
+) -> None:
+    """Restore one picture file into a PNG; an alpha channel is enlarged and kept.
+
+    Args:
+        map_file: where the expected errors in grey levels go, see `images.map_file`.
+
+    Raises:
+        InputError: `map_file` with a model whose map has no unit.
+    """
     image = read_image(source)
     result = restorer(image.rgb, prompt=prompt, seed=seed)
     alpha = None
     if image.alpha is not None:
         alpha = enlarge(image.alpha, *result.image.shape[-2:]).clamp(0, 1)[0]
+    if map_file is not None:
+        if result.expected_error is None:
+            raise InputError("the model's map has no unit, so it cannot be written in grey levels", "maps")
+        write_map(map_file, result.expected_error[0].numpy())
     write_png(target, result.image[0], alpha)

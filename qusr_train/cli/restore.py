@@ -12,12 +12,26 @@ from .parsers import Commands, device
 
 
 def add(commands: Commands) -> None:
+    from ..model.noise import SPREADS
+    from ..presets import DEFAULT_PRESET, PRESETS
+
     restore = commands.add_parser("restore", help="enlarge photos four times and restore them")
     restore.add_argument("input", metavar="INPUT", help="an image, or a folder that is searched recursively")
     restore.add_argument("output", metavar="OUTPUT", help="a .png file for one image, else a folder")
     restore.add_argument("--model", default="nano", metavar="nano|FILE", help="bundled model or a .safetensors file")
+    explained = "; ".join(f"{name}: {preset.text}" for name, preset in PRESETS.items())
+    restore.add_argument("--preset", choices=list(PRESETS), default=DEFAULT_PRESET, help=explained)
     restore.add_argument("--prompt", help="quality prompt for every image (default: measured on each)")
     restore.add_argument("--seed", type=int, default=0, help="seed of the injected noise (default: 0)")
+    restore.add_argument(
+        "--noise", choices=SPREADS, default="adaptive",
+        help="adaptive: as the map says (default); uniform: everywhere the same, with the same power; none",
+    )  # fmt: skip
+    restore.add_argument(
+        "--maps",
+        metavar="DIR",
+        help="write each picture's map as NAME.npy: float32, expected error in grey levels",
+    )
     restore.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
     restore.set_defaults(run=run)
 
@@ -28,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..checkpoints.nano_file import BUNDLED, load_nano
     from ..images.check import ImageError
     from ..images.find import IMAGE_SUFFIXES, find_images
+    from ..images.map_file import SUFFIX
+    from ..presets import PRESETS
     from ..restore import Restorer, restore_file
 
     source, target = Path(arguments.input), Path(arguments.output)
@@ -48,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
             targets = [target]
         else:
             targets = [target / (source.stem + ".png")]
+    root = target if source.is_dir() else targets[0].parent
+    maps = {t: (Path(arguments.maps) / t.relative_to(root)).with_suffix(SUFFIX) for t in targets if arguments.maps}
     inputs = {one.resolve() for one in sources}
     for other in targets:
         if other.resolve() in inputs:
@@ -55,13 +73,20 @@ def run(arguments: argparse.Namespace) -> int:
     if source.is_dir() and target.is_file():
         raise InputError("is a file, but INPUT is a folder; give a folder", "OUTPUT", target)
     model = load_nano(BUNDLED if arguments.model == "nano" else arguments.model)
-    restorer = Restorer(model, device=device(arguments.device))
+    if arguments.maps and model.map_calibration is None:
+        raise InputError(
+            f"the map of --model {arguments.model} has no unit, so it cannot be written in grey levels; measure its "
+            "meaning with the command calibrate, or use a model that was trained with uem error",
+            field="maps",
+        )
+    preset = PRESETS[arguments.preset]
+    restorer = Restorer(model, device(arguments.device), preset.strength, preset.noise, arguments.noise)
     failed = 0
     started = time.monotonic()
     with tqdm(total=len(sources), unit="image") as bar:
         for one, other in zip(sources, targets, strict=True):
             try:
-                restore_file(restorer, one, other, arguments.prompt, arguments.seed)
+                restore_file(restorer, one, other, arguments.prompt, arguments.seed, maps.get(other))
             except ImageError as error:
                 failed += 1
                 tqdm.write(f"error: {error}", file=sys.stderr)

@@ -25,6 +25,10 @@ from torch import Tensor
 Variant = Literal["paper", "reference"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
+Spread = Literal["adaptive", "uniform", "none"]
+"""How the noise is spread: as the map says, evenly with the same power, or no noise at all."""
+SPREADS: tuple[Spread, ...] = get_args(Spread)
+
 
 @dataclass(frozen=True)
 class NoiseParameters:
@@ -83,6 +87,18 @@ def noise_sigma(u_encoded: Tensor, parameters: NoiseParameters) -> Tensor:
     return torch.sqrt(u_latent.abs() + parameters.delta)
 
 
+def even_sigma(sigma: Tensor) -> Tensor:
+    """The same power for every latent pixel and channel, to see what the map is worth: the root mean square of sigma.
+
+    Args:
+        sigma: (B, C, h, w) from `noise_sigma`.
+
+    Returns:
+        Like sigma, one value for each image.
+    """
+    return sigma.square().mean((1, 2, 3), keepdim=True).sqrt().expand_as(sigma)
+
+
 def injected_noise(noise: Tensor, sigma: Tensor, p: float) -> Tensor:
     """The second term of equation 7, eps * sigma * p, so that z_g = z_lq + injected noise.
 
@@ -118,6 +134,7 @@ def guided_step(
     noise: Tensor | None,
     parameters: NoiseParameters,
     denoise: Callable[[Tensor], Tensor],
+    spread: Spread = "adaptive",
 ) -> Tensor:
     """QUSR's one step, equations 1, 2 and 4 to 7: noise where the map says unsure, then the residual taken away.
 
@@ -127,6 +144,7 @@ def guided_step(
         noise: (B, C, h, w), standard normal; not read without a map.
         parameters: variant, k, m, p, delta.
         denoise: eps_theta, from the guided latent z_g to the residual, both (B, C, h, w).
+        spread: `uniform` and `none` take the map's say away, for comparison.
 
     Returns:
         z_hq: (B, C, h, w).
@@ -135,7 +153,10 @@ def guided_step(
         return z_lq - denoise(z_lq).float()
     if noise is None:
         raise ValueError("noise: expected standard normal noise beside the uncertainty map, but got None")
-    injected = injected_noise(noise, noise_sigma(u_encoded, parameters), parameters.p)
+    sigma = noise_sigma(u_encoded, parameters)
+    if spread != "adaptive":
+        sigma = even_sigma(sigma) if spread == "uniform" else torch.zeros_like(sigma)
+    injected = injected_noise(noise, sigma, parameters.p)
     z_g = z_lq + injected
     return residual_step(z_g, denoise(z_g).float(), injected, parameters.variant)
 

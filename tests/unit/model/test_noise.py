@@ -12,8 +12,10 @@ from torch import Tensor
 from qusr_train.model.noise import (
     VARIANTS,
     NoiseParameters,
+    Spread,
     Variant,
     as_variant,
+    even_sigma,
     guided_step,
     injected_noise,
     noise_sigma,
@@ -162,3 +164,27 @@ def test_step_without_a_map_takes_the_residual_from_the_plain_latent() -> None:
 def test_step_with_a_map_wants_noise() -> None:
     with pytest.raises(ValueError, match=r"noise: expected standard normal noise .* but got None"):
         guided_step(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), None, NoiseParameters(), lambda z_g: z_g)
+
+
+def test_uniform_noise_has_the_power_of_the_adaptive_one_for_each_image() -> None:
+    sigma = torch.rand(2, 3, 8, 8) * torch.tensor([1.0, 5.0]).view(2, 1, 1, 1)
+    even = even_sigma(sigma)
+    assert even.shape == sigma.shape
+    torch.testing.assert_close(even.square().mean((1, 2, 3)), sigma.square().mean((1, 2, 3)))
+    assert torch.equal(even.amax((1, 2, 3)), even.amin((1, 2, 3)))
+
+
+def test_spread_of_the_guided_step() -> None:
+    z, u, noise = torch.zeros(1, 3, 64, 64), torch.rand(1, 3, 64, 64), torch.randn(1, 3, 64, 64)
+    parameters = NoiseParameters(p=0.5)
+
+    def injected(spread: Spread) -> Tensor:
+        return guided_step(z, u, noise, parameters, torch.zeros_like, spread)
+
+    assert not injected("none").any()
+    rms = noise_sigma(u, parameters).square().mean().sqrt()
+    torch.testing.assert_close(injected("uniform"), noise * rms * 0.5)
+    torch.testing.assert_close(
+        injected("uniform").square().mean(), injected("adaptive").square().mean(), rtol=0.1, atol=0
+    )
+    assert not torch.equal(injected("uniform"), injected("adaptive"))
