@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,13 +18,17 @@ from .images.check import enlarge
 from .images.color import fix_color
 from .images.map_file import write_map
 from .images.read import read_image
+from .images.tiling import Tile, exact_tiles
 from .images.write import write_png
 from .model.lora import merge
 from .model.nano import NanoUNet, PixelUnshuffleVAE
-from .model.noise import Spread, guided_step, seeded_noise
+from .model.noise import Spread, even_sigma, guided_step, seeded_noise
 from .model.text_encoder import build_text_encoder
 from .model.tokenizer import encode_tokens
 from .model.uncertainty import estimate_uncertainty
+
+TILE = 256
+"""Latent pixels of a tile's side: larger pictures go through in parts, which bounds the memory and changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ class Restorer:
         spread: Spread = "adaptive",
     ) -> None:
         self.checkpoint = checkpoint = checkpoint or load_nano(BUNDLED)
-        self.noise = dataclasses.replace(checkpoint.noise, p=checkpoint.noise.p * noise_strength)
+        strength = 0.0 if spread == "none" else noise_strength
+        self.noise = dataclasses.replace(checkpoint.noise, p=checkpoint.noise.p * strength)
         self.spread = spread
         self.device = torch.device(device)
         self.unet = NanoUNet(checkpoint.config)
@@ -99,18 +105,27 @@ class Restorer:
         """
         shuffle = self.checkpoint.config.shuffle
         prompts = measured_prompts(image) if prompt is None else [prompt] * image.shape[0]
-        bicubic = enlarge(image, image.shape[-2] * shuffle, image.shape[-1] * shuffle).clamp(0, 1)
-        x_lq = (bicubic * 2 - 1).to(self.device)
+        bicubic = enlarge(image, image.shape[-2] * shuffle, image.shape[-1] * shuffle).clamp_(0, 1)
+        x_lq = bicubic.to(self.device).mul(2).sub_(1)
         context = self.text_encoder(input_ids=encode_tokens(prompts).to(self.device)).last_hidden_state
         u = estimate_uncertainty(self.uem, x_lq)
-        z_lq = self.vae.encode(x_lq) * self.checkpoint.latent_scale
-        u_encoded = self.vae.encode(u) * self.checkpoint.latent_scale
+        z_lq = self.vae.encode(x_lq).mul_(self.checkpoint.latent_scale)
+        del x_lq
         normal = (seeded_noise(tuple(z_lq.shape), seed) if noise is None else noise).to(self.device)
-        z_hq = guided_step(
-            z_lq, u_encoded, normal, self.noise, lambda z_g: self.unet(z_g, context=context), self.spread
-        )
-        restored = (self.vae.decode(z_hq / self.checkpoint.latent_scale) + 1) / 2
-        restored = fix_color(restored.clamp(0, 1).cpu(), bicubic, color_fix).clamp(0, 1)
+        even = None
+        if self.spread == "uniform":
+            even = even_sigma(self.vae.encode(u).mul_(self.checkpoint.latent_scale), self.noise)
+
+        def step(window: Tensor, place: Tile) -> Tensor:
+            u_encoded = self.vae.encode(place.scaled(shuffle).of(u)).mul_(self.checkpoint.latent_scale)
+            denoise = partial(self.unet, context=context)
+            return guided_step(window, u_encoded, place.of(normal), self.noise, denoise, even)
+
+        z_hq = exact_tiles(z_lq, step, TILE, self.unet.receptive_radius)
+        del z_lq
+        restored = self.vae.decode(z_hq.div_(self.checkpoint.latent_scale)).cpu().add_(1).div_(2)
+        del z_hq
+        restored = fix_color(restored.clamp_(0, 1), bicubic, color_fix).clamp(0, 1)
         meaning = self.checkpoint.map_calibration
         return Restored(restored, bicubic, u.cpu(), prompts, None if meaning is None else meaning.grey_levels(u).cpu())
 

@@ -87,16 +87,16 @@ def noise_sigma(u_encoded: Tensor, parameters: NoiseParameters) -> Tensor:
     return torch.sqrt(u_latent.abs() + parameters.delta)
 
 
-def even_sigma(sigma: Tensor) -> Tensor:
-    """The same power for every latent pixel and channel, to see what the map is worth: the root mean square of sigma.
+def even_sigma(u_encoded: Tensor, parameters: NoiseParameters) -> Tensor:
+    """One sigma for all latent pixels and channels with the power of the map's, to see what the map is worth.
 
     Args:
-        sigma: (B, C, h, w) from `noise_sigma`.
+        u_encoded, parameters: as for `noise_sigma`, of the whole picture.
 
     Returns:
-        Like sigma, one value for each image.
+        (B, 1, 1, 1): root mean square of sigma for each image.
     """
-    return sigma.square().mean((1, 2, 3), keepdim=True).sqrt().expand_as(sigma)
+    return noise_sigma(u_encoded, parameters).square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
 def injected_noise(noise: Tensor, sigma: Tensor, p: float) -> Tensor:
@@ -134,7 +134,7 @@ def guided_step(
     noise: Tensor | None,
     parameters: NoiseParameters,
     denoise: Callable[[Tensor], Tensor],
-    spread: Spread = "adaptive",
+    even: Tensor | None = None,
 ) -> Tensor:
     """QUSR's one step, equations 1, 2 and 4 to 7: noise where the map says unsure, then the residual taken away.
 
@@ -144,7 +144,7 @@ def guided_step(
         noise: (B, C, h, w), standard normal; not read without a map.
         parameters: variant, k, m, p, delta.
         denoise: eps_theta, from the guided latent z_g to the residual, both (B, C, h, w).
-        spread: `uniform` and `none` take the map's say away, for comparison.
+        even: (B, 1, 1, 1) from `even_sigma`, to spread the noise evenly instead of as the map says.
 
     Returns:
         z_hq: (B, C, h, w).
@@ -154,8 +154,8 @@ def guided_step(
     if noise is None:
         raise ValueError("noise: expected standard normal noise beside the uncertainty map, but got None")
     sigma = noise_sigma(u_encoded, parameters)
-    if spread != "adaptive":
-        sigma = even_sigma(sigma) if spread == "uniform" else torch.zeros_like(sigma)
+    if even is not None:
+        sigma = even.expand_as(sigma)
     injected = injected_noise(noise, sigma, parameters.p)
     z_g = z_lq + injected
     return residual_step(z_g, denoise(z_g).float(), injected, parameters.variant)
@@ -169,4 +169,4 @@ def seeded_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     one = torch.randn((1, *shape[1:]), generator=generator)
-    return one.expand(shape[0], *shape[1:]).clone()
+    return one if shape[0] == 1 else one.expand(shape[0], *shape[1:]).clone()

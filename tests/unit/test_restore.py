@@ -160,3 +160,11 @@ def test_map_file_of_a_map_without_unit_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match="maps: the model's map has no unit"):
         restore_file(restorer, source, tmp_path / "out.png", None, 0, tmp_path / "out.npy")
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_uniform_noise_knows_nothing_of_tiles(tiny_checkpoint: NanoCheckpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = torch.rand((1, 3, 24, 20), generator=torch.Generator().manual_seed(3))
+    restorer = Restorer(tiny_checkpoint, spread="uniform")
+    whole = restorer(picture).image
+    monkeypatch.setattr("qusr_train.restore.TILE", 8)
+    torch.testing.assert_close(restorer(picture).image, whole, atol=1e-5, rtol=0)
