@@ -13,7 +13,7 @@ from ..images.find import match_folders
 from ..images.read import read_exact, read_image
 from ..model.error_map import GREY_LEVELS
 from ..model.map_calibration import MapCalibration, TrustLevel
-from ..restore import Restorer
+from ..restore import RestoresPhotos
 from .reliability import Reliability
 from .trust import TrustCounts
 from .uncertainty import pixel_error
@@ -121,15 +121,17 @@ def _at(curve: MapCalibration, magnitude: float) -> float:
     return float(curve.of_magnitude(torch.tensor([magnitude]))[0])
 
 
-def measure(restorer: Restorer, pairs: CalibrationPairs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def measure(restorer: RestoresPhotos, pairs: CalibrationPairs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Restore each pair: |U| averaged over the channels, and the errors in grey levels, both (H, W).
 
     Raises:
-        InputError: a target is not four times as large as its photo.
+        InputError: a target is not four times as large as its photo, or the model has no map.
     """
     for lr, hr in pairs.pairs.values():
         restored = restorer(read_image(lr).rgb)
         truth = read_exact(hr)
+        if restored.uncertainty is None:
+            raise InputError("has no uncertainty map to calibrate", "model")
         if restored.image.shape[-2:] != truth.shape[:2]:
             raise InputError(
                 f"{hr}: is {truth.shape[1]} x {truth.shape[0]}; expected four times its photo {lr}, "
