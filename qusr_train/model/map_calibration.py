@@ -78,6 +78,7 @@ class MapCalibration:
 
     def of_magnitude(self, magnitude: Tensor) -> Tensor:
         """The same for |U|, averaged over the channels, of any shape."""
+        magnitude = magnitude.float()
         x, y = (torch.tensor(axis, device=magnitude.device) for axis in zip(*self.curve, strict=True))
         place = torch.searchsorted(x, magnitude.contiguous()).clamp(1, len(x) - 1)
         x0, x1, y0, y1 = x[place - 1], x[place], y[place - 1], y[place]
