@@ -21,9 +21,9 @@ WriteImage = Callable[..., Path]
 
 
 def _picture(chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """|U| and errors whose mean is 40 sqrt(|U|) grey levels."""
+    """|U| and errors whose mean is 12 sqrt(|U|) grey levels."""
     magnitude = chance.uniform(0.005, 0.5, (100, 100))
-    return magnitude, chance.exponential(40 * np.sqrt(magnitude))
+    return magnitude, chance.exponential(12 * np.sqrt(magnitude))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def measured() -> Measurement:
 def test_map_without_a_unit_becomes_the_mean_error(measured: Measurement) -> None:
     calibration = measured.result("a test")
     u = torch.tensor([0.02, 0.1, 0.25, 0.45])
-    torch.testing.assert_close(calibration.of_magnitude(u), 40 * u.sqrt(), rtol=0.05, atol=0)
+    torch.testing.assert_close(calibration.of_magnitude(u), 12 * u.sqrt(), rtol=0.05, atol=0)
     assert calibration.calibrated_on == "a test"
     fresh, error = _picture(np.random.default_rng(1))
     reliability = Reliability()
