@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..images.gaussian import gaussian_window
+
 
 def uncertainty_loss(x_hq: Tensor, x_gt: Tensor, u_n: Tensor, alpha: float) -> Tensor:
     """Equation 8: L1(x_hq e^-U_n, x_gt e^-U_n) + alpha mean(U_n).
@@ -24,6 +26,25 @@ def uncertainty_loss(x_hq: Tensor, x_gt: Tensor, u_n: Tensor, alpha: float) -> T
     """
     weight = torch.exp(-u_n)
     return ((x_hq - x_gt) * weight).abs().mean() + alpha * u_n.mean()
+
+
+def laplace_loss(x_hq: Tensor, x_gt: Tensor, u: Tensor, window: int = 9) -> Tensor:
+    """How badly a map U explains the error: e / U + ln U, a Laplace distribution's likelihood.
+
+    e is the absolute error, mean of the colours, averaged over `window` x `window`: the error of a single
+    pixel is chance, its neighbourhood's is what can be known. The minimum lies at U = e.
+
+    Args:
+        x_hq: restored image; no gradient reaches it.
+        x_gt: target.
+        u: (B, C, H, W), expected error, above 0, equal channels; see `error_map.ErrorUEM`.
+        window: odd; positions without a whole window are left out.
+    """
+    error = (x_hq.detach().float() - x_gt.float()).abs().mean(1, keepdim=True)
+    error = F.avg_pool2d(error, window, stride=1)
+    edge = window // 2
+    expected = u[:, :1, edge : u.shape[-2] - edge, edge : u.shape[-1] - edge].float()
+    return (error / expected + expected.log()).mean()
 
 
 def normalized_uncertainty(u: Tensor, norm: str) -> Tensor:
@@ -89,9 +110,7 @@ def ssim_loss(x_hq: Tensor, x_gt: Tensor) -> Tensor:
     weights = torch.tensor([0.299, 0.587, 0.114], device=x_hq.device).view(1, 3, 1, 1)
     x = ((x_hq.float() * weights).sum(1, keepdim=True) + 1) / 2
     y = ((x_gt.float() * weights).sum(1, keepdim=True) + 1) / 2
-    r = torch.arange(11, device=x.device, dtype=torch.float32) - 5
-    window = torch.exp(-(r**2) / (2 * 1.5**2))
-    window = window / window.sum()
+    window = gaussian_window(11, 1.5, device=x.device)
     moments = torch.cat([x, y, x * x, y * y, x * y], dim=1)  # (B, 5, H, W)
     moments = F.conv2d(moments, window.view(1, 1, 1, 11).expand(5, 1, 1, 11), groups=5)
     moments = F.conv2d(moments, window.view(1, 1, 11, 1).expand(5, 1, 11, 1), groups=5)
