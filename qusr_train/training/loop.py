@@ -23,6 +23,7 @@ from ..errors import InputError, RunError
 from ..out_of_memory import is_out_of_memory
 from ..restore import RestoresPhotos
 from .config import TrainConfig
+from .discriminator import Adversary
 from .optimizer import learning_rate_factor, make_optimizer
 from .recipe import data_digest, settings, versions, write_card
 from .state import CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
@@ -41,7 +42,9 @@ class Task(Protocol):
     """A model with its losses: `NanoTask`, `SD21Task`."""
 
     model: Any
-    """nn.Module with everything that is trained, its UEM under `uem`."""
+    """nn.Module with everything that is trained by the main optimiser, its UEM under `uem`."""
+    adversary: Adversary | None
+    """Trained against the model by its own optimiser."""
 
     def prepare(self, device: torch.device) -> None: ...
     def compile(self) -> None: ...
@@ -126,6 +129,10 @@ class _Run:
             self.average = {k: v.detach().clone() for k, v in model.named_parameters() if k in self.names}
         state = load_state(self.state_file, config, self.joint_batch) if self.state_file.exists() else None
         if state:
+            if self.names - state.model.keys():
+                raise InputError(f"{self.state_file}: belongs to a model of another shape; delete it to start again")
+            if self.task.adversary and state.adversary:
+                self.task.adversary.load_state(state.adversary)
             model.load_state_dict({k: v for k, v in state.model.items() if k in self.names}, strict=False)
             self.optimizer.load_state_dict(state.optimizer)
             self.first, self.random = state.step, state.random
@@ -212,6 +219,8 @@ class _Run:
                     accelerator.clip_grad_norm_([p for p in self.wrapped.parameters() if p.requires_grad], 1.0)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
+                if self.task.adversary and accelerator.sync_gradients:
+                    self.task.adversary.update(learning_rate_factor(step, config), accelerator)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -308,6 +317,7 @@ class _Run:
                 shown=self.means.read(),
                 scaler=scaler.state_dict() if scaler is not None else {},
                 random=random_state(),
+                adversary=self.task.adversary.state() if self.task.adversary else {},
             )
             save_state(self.state_file, state, self.config, self.joint_batch)
             write_card(self.out / "README.md", self.finished.name, summary)

@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate."""
+"""The optimiser of a run and its learning rate."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .config import TrainConfig
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then the schedule."""
+    """Share of the peak learning rate at a step: linear warm-up, the peak for `hold` of the run, then the schedule."""
     if step < config.warmup:
         return (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    first = config.warmup + config.hold * max(0, config.steps - config.warmup)
+    progress = max(0.0, (step - first) / max(1.0, config.steps - first))
     if config.schedule == "constant":
         return 1.0
     if config.schedule == "linear":

@@ -21,13 +21,12 @@ log = logging.getLogger(__name__)
 
 # What may differ between a run and its continuation; everything else would mix two different runs.
 _FREE_TO_CHANGE = {
-    "photos", "pairs", "out", "steps", "workers", "save_every", "log_every", "sample_every", "tracker", "precision",
-    "gradient_checkpointing", "shard", "compile", "lpips_backbone", "batch_size", "accumulation", "validate",
-    "validate_every", "validate_metrics", "best", "keep",
-    "learning_rate", "schedule", "warmup",
+    "photos", "pairs", "camera_pairs", "out", "steps", "workers", "save_every", "log_every", "sample_every", "tracker",
+    "precision", "gradient_checkpointing", "shard", "compile", "lpips_backbone", "batch_size", "accumulation",
+    "validate", "validate_every", "validate_metrics", "best", "keep", "learning_rate", "schedule", "hold", "warmup",
 }  # fmt: skip
 
-_TOLD = ("steps", "learning_rate", "schedule", "warmup", "precision")
+_TOLD = ("steps", "learning_rate", "schedule", "hold", "warmup", "precision")
 """Of those, the ones whose change is worth a line in the log."""
 
 
@@ -52,6 +51,8 @@ class TrainState:
     """Loss scale (fp16)."""
     random: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     """torch's random states. No step draws from them, but a library might."""
+    adversary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The discriminator and its optimiser, where there is one."""
 
 
 def _identity(config: TrainConfig, joint_batch: int) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Validation:
         Returns:
             Whether this is one of the `keep` best so far.
         """
-        figures = evaluate_folders(self.out / "validation", Path(self.config.validate) / "hr", self.metrics)["mean"]
+        figures = evaluate_folders(self.out / "validation", Path(self.config.validate) / "hr", self.metrics).mean
         better = METRICS[self.config.best].higher_is_better
         self.lines.append({"step": step, **{name: round(value, 5) for name, value in figures.items()}})
         with write_whole(self.record) as temporary:
