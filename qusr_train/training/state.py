@@ -26,7 +26,11 @@ log = logging.getLogger(__name__)
 _FREE_TO_CHANGE = {
     "photos", "pairs", "camera_pairs", "out", "steps", "workers", "save_every", "log_every", "sample_every", "tracker",
     "precision", "gradient_checkpointing", "shard", "compile", "lpips_backbone", "batch_size", "accumulation",
+    "validate", "validate_every", "validate_metrics", "best", "keep", "learning_rate", "schedule", "hold", "warmup",
 }  # fmt: skip
+
+_TOLD = ("steps", "learning_rate", "schedule", "hold", "warmup", "precision")
+"""Of those, the ones whose change is worth a line in the log."""
 
 DAMAGED = (
     OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, AssertionError, OverflowError,
@@ -82,6 +86,7 @@ def save_state(path: Path, state: TrainState, config: TrainConfig, joint_batch: 
     """Write a run's state, whole or not at all."""
     content = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
     content["config"] = json.dumps(_identity(config, joint_batch), sort_keys=True)
+    content["changeable"] = json.dumps({name: getattr(config, name) for name in _TOLD})
     content["digest"] = _digest(content)
     with write_whole(path) as temporary:
         torch.save(content, temporary)
@@ -124,8 +129,8 @@ def _digest(content: Any) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[TrainState, dict[str, Any]]:
-    """A file's state and the settings it belongs to. Raises ValueError: damaged in any way."""
+def _read(path: Path) -> tuple[TrainState, dict[str, Any], dict[str, Any]]:
+    """A file's state, the settings it belongs to, and those that may change. Raises ValueError: damaged in any way."""
     if not is_regular(path):
         raise ValueError("not a file")
     try:
@@ -136,7 +141,8 @@ def _read(path: Path) -> tuple[TrainState, dict[str, Any]]:
         if digest is not None and digest != _digest(content):
             raise ValueError("its content is not what was written")
         stored = json.loads(content.pop("config"))
-        if not isinstance(stored, dict):
+        before = json.loads(content.pop("changeable", "{}"))
+        if not isinstance(stored, dict) or not isinstance(before, dict):
             raise ValueError("its settings are none")
         state = TrainState(**content)
     except DAMAGED as error:
@@ -145,7 +151,7 @@ def _read(path: Path) -> tuple[TrainState, dict[str, Any]]:
     weights = [state.model, state.average]
     if not sound or not all(isinstance(part, dict) and all(map(_is_finite, part.values())) for part in weights):
         raise ValueError("its step, optimiser or weights are none, or not finite")
-    return state, stored
+    return state, stored, before
 
 
 def _is_finite(value: Any) -> bool:
@@ -155,7 +161,7 @@ def _is_finite(value: Any) -> bool:
 def _instead(path: Path) -> str:
     earlier = previous_state(path)
     try:
-        state, _ = _read(earlier)
+        state, *_ = _read(earlier)
     except ValueError:
         return "delete it to start again"
     return (
@@ -171,7 +177,7 @@ def load_state(path: Path, config: TrainConfig, joint_batch: int) -> TrainState:
         InputError: damaged, or of other settings. Where the state before it is good, it is offered.
     """
     try:
-        state, stored = _read(path)
+        state, stored, before = _read(path)
     except ValueError as error:
         raise InputError(f"{path}: damaged or not a training state ({error}); {_instead(path)}") from error
     current = _identity(config, joint_batch)
@@ -185,4 +191,7 @@ def load_state(path: Path, config: TrainConfig, joint_batch: int) -> TrainState:
             f"{path}: belongs to a run with other settings ({', '.join(different)}); use another folder, or delete it "
             "to start again"
         )
+    for name, value in before.items():
+        if value != getattr(config, name):
+            log.info("%s: %s until step %d, %s from now on", name, value, state.step, getattr(config, name))
     return state

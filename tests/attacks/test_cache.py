@@ -70,7 +70,7 @@ def test_damage_anywhere_costs_only_the_cache(cache: Path, seed: int) -> None:
 
 
 ROWS: list[tuple[Any, Any]] = [
-    (b"\xff\xfe", None), (5, None), ("", None), (1.5, "{}"), ("a", "{"), ("a", "[" * 99_999), ("a", "[1]"),
+    (b"\xff\xfe", None), ("", None), ("a", "{"), ("a", "[" * 99_999), ("a", "[1]"),
     ("a", '{"x": "y"}'), ("a", b"\xff"), ("a", 7), ("a", "1" * 200_000), (sqlite3.Binary(b"x"), "{}"),
 ]  # fmt: skip
 

@@ -29,7 +29,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 def _png(*chunks: bytes, size: tuple[int, int] = (8, 8)) -> bytes:
     header = struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
-    rows = zlib.compress(b"".join(b"\0" + bytes(3 * size[0]) for _ in range(min(size[1], 64))))
+    rows = zlib.compress(b"".join(b"\0" + bytes(3 * min(size[0], 10_000)) for _ in range(min(size[1], 64))))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         [_chunk(b"IHDR", header), *chunks, _chunk(b"IDAT", rows), _chunk(b"IEND", b"")]
     )
@@ -43,7 +43,7 @@ def bombs() -> dict[str, bytes]:
         "iTXt.png": _png(_chunk(b"iTXt", b"x\0\1\0\0\0" + text)),
         "wide.png": _png(size=(2**31 - 1, 1)),
         "huge.png": _png(size=(60_000, 60_000)),
-        "short.png": _png(size=(9_000, 9_000)),
+        "short.png": _png(size=(2_000, 2_000)),
         "zero.png": _png(size=(0, 8)),
         "empty.jpg": b"",
         "text.webp": b"RIFF\xff\xff\xff\xffWEBPVP8X",
@@ -64,7 +64,7 @@ def test_bombs_are_errors_that_name_the_file(tmp_path: Path) -> None:
                 assert len(str(error)) < 500 + len(str(path))  # noqa: PT017
 
 
-@pytest.mark.parametrize("seed", range(examples(1000, 20)))
+@pytest.mark.parametrize("seed", range(examples(1000, 40)))
 def test_damaged_pictures_are_read_or_named(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     kind = FORMATS[seed % len(FORMATS)]
@@ -123,7 +123,7 @@ def test_a_picture_that_does_not_fit_the_memory_is_named(
     monkeypatch.setattr(memory, "available_memory", lambda: 300_000_000)
     assert main(["restore", str(photos), str(tmp_path / "out")]) == 1
     told = capsys.readouterr()
-    assert "large.png: a result of 2400 x 2400 pixels needs about 0.5 GB of memory, but 0.3 GB are free" in told.err
+    assert "large.png: a result of 2400 x 2400 pixels needs about 0.7 GB of memory, but 0.3 GB are free" in told.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["0.png"]
 
 
