@@ -172,7 +172,7 @@ def connect_while(
 
 def whole_number(text: str | None) -> int | None:
     """A number in a header; None for anything else, such as a thousand digits or digits of another script."""
-    return int(text) if text and re.fullmatch("[0-9]{1,18}", text) else None
+    return int(text) if text and re.fullmatch("[0-9]{1,19}", text) else None
 
 
 def read_json(url: str) -> Any:
