@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import comfy.conds
 import comfy.model_management
 import comfy.patcher_extension
 import comfy.samplers
@@ -36,10 +37,13 @@ def tiled_model(model: Any, tile: int, overlap: int, each: Callable[[], None]) -
     def wrapper(apply_model: Any, arguments: dict[str, Any]) -> Tensor:
         conditions, timestep = arguments["c"], arguments["timestep"]
 
-        def one(window: Tensor, _: Tile) -> Tensor:
-            return apply_model(window, timestep, **conditions)
+        whole = arguments["input"]
 
-        return blend_tiles(arguments["input"], one, tile, overlap, each)
+        def one(window: Tensor, place: Tile) -> Tensor:
+            cut = {name: place.of(value) if _is_plane(value, whole) else value for name, value in conditions.items()}
+            return apply_model(window, timestep, **cut)
+
+        return blend_tiles(whole, one, tile, overlap, each)
 
     def prepare(executor: Any, patcher: Any, noise_shape: Any, *rest: Any, **keywords: Any) -> Any:
         # ComfyUI makes room for this shape: a tile, or it would move weights off the device for nothing.
@@ -50,6 +54,11 @@ def tiled_model(model: Any, tile: int, overlap: int, each: Callable[[], None]) -
     clone.set_model_unet_function_wrapper(wrapper)
     clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "qusr_tile", prepare)
     return clone
+
+
+def _is_plane(value: Any, latent: Tensor) -> bool:
+    """Whether a condition has a value for each place of the latent, like CODSR's scale and shift."""
+    return isinstance(value, Tensor) and value.ndim == 4 and value.shape[-2:] == latent.shape[-2:]
 
 
 def one_step(
@@ -105,7 +114,7 @@ def one_step(
         results.append(
             _restore_one(
                 model,
-                conditioning if prompts == 1 else _one_of(conditioning, one),
+                _one_of(conditioning, one, batch),
                 samples[one],
                 injected[one],
                 mask if mask is None or mask.shape[0] != batch else mask[one],
@@ -120,14 +129,21 @@ def one_step(
     return {**latent, "samples": restored}
 
 
-def _one_of(conditioning: Any, one: slice) -> Any:
-    """One image's share of a CONDITIONING with a prompt for each."""
-    batch = conditioning[0][0].shape[0]
+def _one_of(conditioning: Any, one: slice, batch: int) -> Any:
+    """One image's share of a CONDITIONING with one prompt, or a prompt for each."""
+    own = conditioning[0][0].shape[0] == batch
 
     def share(value: Any) -> Any:
-        return value[one] if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch else value
+        if isinstance(value, dict):  # model_conds
+            return {key: share(part) for key, part in value.items()}
+        if isinstance(value, comfy.conds.CONDRegular):
+            return type(value)(value.cond[one]) if value.cond.shape[0] == batch else value
+        return value[one] if own and isinstance(value, Tensor) and value.ndim and value.shape[0] == batch else value
 
-    return [[entry[0][one], {key: share(value) for key, value in entry[1].items()}] for entry in conditioning]
+    return [
+        [text[one] if own else text, {key: share(value) for key, value in extra.items()}]
+        for text, extra in conditioning
+    ]
 
 
 def _restore_one(

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..qusr_train.model.noise import VARIANTS, NoiseParameters, as_variant, injected_noise, noise_sigma, seeded_noise
+from ..qusr_train.model.sobel import sobel_sigma
 from .native.host import image_out, match_batch
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
 from .vae import encode, tile_inputs
@@ -65,6 +66,16 @@ def adaptive_noise(
         block = vae.spacial_compression_encode()
         height, width = (-(-side // block) for side in uncertainty.map.shape[-2:])
         return AdaptiveNoise(seed, torch.zeros(uncertainty.map.shape[0], vae.latent_channels, height, width), 0.0)
+    if parameters.variant == "sobel":
+        if uncertainty.estimator != "sobel":
+            raise ValueError(
+                "uncertainty: variant sobel takes the map of the estimator sobel, but this one is of "
+                f"{uncertainty.estimator}; set estimator to sobel in QUSR Uncertainty, or variant to auto"
+            )
+        weight = sobel_sigma(uncertainty.map, vae.spacial_compression_encode())
+        return AdaptiveNoise(
+            seed, noise_sigma(weight.expand(-1, vae.latent_channels, -1, -1), parameters), parameters.p
+        )
     # VAEs expect [0, 1]; the raw map is treated like an image in [-1, 1].
     as_image = ((uncertainty.map + 1) / 2).movedim(1, -1)
     u_encoded = encode(vae, as_image, tile, mode, posterior_noise).cpu() * uncertainty.latent_scale
@@ -117,7 +128,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
                     "variant",
                     options=["auto", *VARIANTS],
                     default="auto",
-                    tooltip="Formula for the noise scale. auto: as the model was trained.",
+                    tooltip="Formula for the noise scale. auto: as trained. sobel: needs the estimator sobel.",
                 ),
                 parameter("k", 10.0, 0.001, "Gain of the map (eq. 4, paper variant)."),
                 parameter("m", 1.0, 0.01, "Noise floor (eq. 5, paper variant)."),

@@ -18,6 +18,7 @@ from .native.host import CheckedImage, check_image, checkpoint_interrupt, image_
 from .native.nano import NanoModels, load_nano_models
 from .native.sockets import CATEGORY, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
 from .noise import adaptive_noise
+from .photo_guide import guide_by_photo
 from .prompt import encode_tiles
 from .tiles import PhotoTiles, whole_photo
 from .uncertainty import estimate
@@ -228,6 +229,7 @@ def upscale_batch(
         tile, overlap = denoiser_tile(models.model, latent["samples"])
         texts = prompts[index * count : (index + 1) * count]
         conditioning = encode_tiles(models.clip, texts, dataclasses.replace(tiles, images=1)).conditioning
+        conditioning = guide_by_photo(models.model, conditioning, bicubic)
         restored = one_step(models.model, conditioning, latent, noise, tile, overlap, preset.strength)
         pixels = check_image(decode_latent(vae, restored), "decoded image").rgb
         results.append(fix_color(pixels, bicubic.to(pixels), color_fix))
@@ -237,7 +239,7 @@ def upscale_batch(
     alpha = None if image.alpha is None else enlarge_by(image.alpha, 4.0)
     return (
         image_out(torch.cat(results), alpha),
-        Uncertainty(torch.cat(maps), uem.noise, uem.latent_scale),
+        Uncertainty(torch.cat(maps), uem.noise, uem.latent_scale, uncertainty.estimator),
         image_out(torch.cat(enlarged)),
         "\n".join(prompts),
     )

@@ -1,4 +1,4 @@
-"""QUSR, PiSA-SR and OSEDiff on a native Stable Diffusion 2.1-base MODEL and VAE."""
+"""QUSR, PiSA-SR, OSEDiff and CODSR on a native Stable Diffusion 2.1-base MODEL and VAE."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from torch import Tensor
 
 from ...qusr_train.checkpoints.qusr_file import QUSRCheckpoint
 from ...qusr_train.model.lora import LoraLayer
+from ...qusr_train.model.modulation import build_modulation
 from ...qusr_train.model.schedule import alpha_bar
 from .lora import SwitchedLora, lora_patches
+from .photo_guide import attach_guide
 from .sampling import is_one_step, make_one_step
 from .sockets import LoadedUEM
 
 USE_INSTEAD = "load SD 2.1-base (v2-1_512-ema-pruned.safetensors, the 512 px epsilon model) instead"
+METHOD_NAMES = {"qusr": "QUSR", "pisa-sr": "PiSA-SR", "osediff": "OSEDiff", "codsr": "CODSR"}
 _FAMILIES = {
     "SD15": "Stable Diffusion 1.x",
     "SD15_instructpix2pix": "InstructPix2Pix",
@@ -56,7 +59,8 @@ def apply_checkpoint(
             f"pixel, semantic: only PiSA-SR files have these two LoRA, but this one is {checkpoint.method}; "
             "leave both at 1 and use strength"
         )
-    keys = _fitting_keys(model, {**checkpoint.lora, **checkpoint.pixel_lora}, checkpoint.base_weights)
+    everything = {**checkpoint.lora, **checkpoint.pixel_lora, **checkpoint.alignment_lora}
+    keys = _fitting_keys(model, everything, checkpoint.base_weights)
     patched = model.clone()
     for name, weight in checkpoint.base_weights.items():  # first: the LoRA is trained on top of them
         patched.add_patches({keys[name]: ("set", (weight,))})
@@ -66,33 +70,39 @@ def apply_checkpoint(
         _mix_two_passes(patched, _scaled(checkpoint.lora, strength), keys, pixel, semantic)
     elif strength:
         patched.add_patches(lora_patches(checkpoint.lora, keys), strength)
+    if checkpoint.alignment_lora and strength:
+        patched.add_patches(lora_patches(checkpoint.alignment_lora, keys), strength)
     signal, noise = 1.0, 1.0
-    if checkpoint.method == "osediff":  # x0 of an epsilon model; QUSR and PiSA-SR subtract eps itself
+    if checkpoint.method in ("osediff", "codsr"):  # x0 of an epsilon model; QUSR and PiSA-SR subtract eps itself
         share = alpha_bar(checkpoint.timestep)
         signal, noise = math.sqrt(share), math.sqrt(1 - share)
-    return make_one_step(patched, checkpoint.noise.variant, checkpoint.timestep, signal, noise)
+    if checkpoint.modulation:
+        attach_guide(patched, build_modulation(checkpoint.modulation), strength * signal / noise)
+    diffused = checkpoint.method == "codsr"
+    return make_one_step(patched, checkpoint.noise.variant, checkpoint.timestep, signal, noise, diffused)
 
 
 def apply_to_vae(vae: Any, checkpoint: QUSRCheckpoint, strength: float = 1.0) -> Any:
-    """A VAE with OSEDiff's encoder LoRA; the VAE itself for files without one.
+    """A VAE with the encoder LoRA of OSEDiff or CODSR; the VAE itself for files without one.
 
     Raises:
         ValueError: no VAE, or one of another kind.
     """
     if not checkpoint.vae_lora:
         return vae
+    name = METHOD_NAMES[checkpoint.method]
     if vae is None:
         raise ValueError(
-            "vae: OSEDiff files also change the VAE's encoder; connect the VAE of SD 2.1-base here, and use this "
-            "node's vae output for encoding"
+            f"vae: {name} files also change the VAE's encoder; connect the VAE of SD 2.1-base "
+            "here, and use this node's vae output for encoding"
         )
-    keys = {name: _vae_key(name) for name in checkpoint.vae_lora}
+    keys = {layer: _vae_key(layer) for layer in checkpoint.vae_lora}
     shapes = {key: tuple(weight.shape) for key, weight in vae.patcher.model_state_dict().items()}
-    wrong = [name for name, key in keys.items() if math.prod(shapes.get(key, ())) != _size(checkpoint.vae_lora[name])]
+    wrong = [one for one, key in keys.items() if math.prod(shapes.get(key, ())) != _size(checkpoint.vae_lora[one])]
     if wrong:
         raise ValueError(
-            f"vae: OSEDiff's LoRA does not fit it (layer {wrong[0]}); connect the full VAE of SD 2.1-base, "
-            "not a light decoder or another family's VAE"
+            f"vae: {name}'s LoRA does not fit it (layer {wrong[0]}); connect the full VAE "
+            "of SD 2.1-base, not a light decoder or another family's VAE"
         )
     patched = copy.copy(vae)
     patched.patcher = vae.patcher.clone()
@@ -101,7 +111,7 @@ def apply_to_vae(vae: Any, checkpoint: QUSRCheckpoint, strength: float = 1.0) ->
 
 
 def loaded_uem(model: Any, checkpoint: QUSRCheckpoint) -> LoadedUEM:
-    """The file's UEM with its noise parameters; for a method without one only the parameters (p = 0)."""
+    """The file's UEM with its noise parameters; for a method without one only the parameters."""
     scale = model.model.latent_format.scale_factor
     if not checkpoint.uem:
         return LoadedUEM(None, checkpoint.noise, scale)

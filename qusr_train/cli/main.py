@@ -355,7 +355,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_caption(commands)
 
-    convert = commands.add_parser("convert", help="turn a .pkl of QUSR, PiSA-SR or OSEDiff into a .safetensors file")
+    convert = commands.add_parser(
+        "convert", help="turn a .pkl of QUSR, PiSA-SR, OSEDiff or CODSR into a .safetensors file"
+    )
     convert.add_argument("input", metavar="INPUT", help="the .pkl file; no code in it is run")
     convert.add_argument("output", metavar="OUTPUT", help="the .safetensors file to write")
     convert.add_argument("--overwrite", action="store_true", help="replace OUTPUT when it exists")
