@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from qusr_train.model.noise import (
-    VARIANTS,
     NoiseParameters,
     Variant,
     as_variant,
