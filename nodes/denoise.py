@@ -105,28 +105,32 @@ def one_step(
         raise ValueError(
             f"conditioning: holds {prompts} prompts for {batch} latents; use one prompt, or one for each image"
         )
-    injected = noise.generate_noise(latent)
+    noise_of = noise_by_image(noise, latent)
     mask = latent.get("noise_mask")
-    results = []
+    restored = torch.empty(samples.shape, device=comfy.model_management.intermediate_device())
     for index in range(batch):
         checkpoint_interrupt()
         one = slice(index, index + 1)
-        results.append(
-            _restore_one(
-                model,
-                _one_of(conditioning, one, batch),
-                samples[one],
-                injected[one],
-                mask if mask is None or mask.shape[0] != batch else mask[one],
-                noise.seed,
-                (tile, overlap),
-                (index, batch),
-            )
+        result = _restore_one(
+            model,
+            _one_of(conditioning, one, batch),
+            samples[one],
+            noise_of(index),
+            mask if mask is None or mask.shape[0] != batch else mask[one],
+            noise.seed,
+            (tile, overlap),
+            (index, batch),
         )
-    restored = torch.cat(results)
-    if strength != 1.0:
-        restored = torch.lerp(samples.to(restored), restored, strength)
+        restored[one] = result if strength == 1.0 else torch.lerp(samples[one].to(result), result, strength)
     return {**latent, "samples": restored}
+
+
+def noise_by_image(noise: Any, latent: dict[str, Any]) -> Callable[[int], Tensor]:
+    """The noise (1, C, h, w) of each image of a LATENT: one at a time if the NOISE can, else cut from the whole."""
+    if hasattr(noise, "of_image"):
+        return lambda index: noise.of_image(latent, index)
+    whole = noise.generate_noise(latent)
+    return lambda index: whole[index : index + 1]
 
 
 def _one_of(conditioning: Any, one: slice, batch: int) -> Any:

@@ -10,7 +10,17 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.model.noise import VARIANTS, NoiseParameters, as_variant, injected_noise, noise_sigma, seeded_noise
+from ..qusr_train.model.noise import (
+    SEED_RULES,
+    VARIANTS,
+    NoiseParameters,
+    SeedRule,
+    as_variant,
+    image_seed,
+    injected_noise,
+    noise_sigma,
+    seeded_noise,
+)
 from ..qusr_train.model.sobel import sobel_sigma
 from .native.host import image_out, match_batch
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
@@ -27,13 +37,23 @@ class AdaptiveNoise:
     sigma: Tensor
     """(B, C, h, w), from `noise_sigma`."""
     p: float
+    seeds: SeedRule = "fixed"
+    """How the images of a batch get their seeds, see `image_seed`."""
 
     def generate_noise(self, input_latent: dict[str, Any]) -> Tensor:
-        """Injected noise eps * sigma * p for a LATENT.
+        """Injected noise eps * sigma * p for a LATENT; its `batch_index` says which images of a batch these are.
 
         Raises:
             ValueError: the latent's size or batch differs from the uncertainty map's.
         """
+        samples = input_latent["samples"]
+        noise = torch.empty(samples.shape)
+        for index in range(samples.shape[0]):
+            noise[index : index + 1] = self.of_image(input_latent, index)
+        return noise
+
+    def of_image(self, input_latent: dict[str, Any], index: int) -> Tensor:
+        """(1, C, h, w): the noise of one image of a LATENT, so that a long video's never lies in memory as a whole."""
         samples = input_latent["samples"]
         sigma = match_batch(self.sigma, samples.shape[0], "uncertainty", "latent")
         if sigma.shape != samples.shape:
@@ -42,7 +62,9 @@ class AdaptiveNoise:
                 "(channels, height, width); compute the uncertainty on the same enlarged image that VAE Encode gets, "
                 "and use the same VAE for both"
             )
-        return injected_noise(seeded_noise(tuple(samples.shape), self.seed), sigma, self.p)
+        place = (input_latent.get("batch_index") or range(samples.shape[0]))[index]
+        seed = image_seed(self.seed, place, self.seeds)
+        return injected_noise(seeded_noise((1, *samples.shape[1:]), seed), sigma[index : index + 1], self.p)
 
 
 def adaptive_noise(
@@ -53,6 +75,7 @@ def adaptive_noise(
     tile: int = 0,
     mode: str = "exact",
     posterior_noise: Tensor | None = None,
+    seeds: SeedRule = "fixed",
 ) -> AdaptiveNoise:
     """Encode the map with the VAE (eq. 4) and keep sigma (eq. 6) for sampling.
 
@@ -61,11 +84,14 @@ def adaptive_noise(
         uncertainty: of the enlarged image.
         seed: of the noise.
         parameters: variant and strengths; with p = 0 nothing is encoded.
+        seeds: how the images of a batch get their seeds, see `image_seed`.
     """
     if parameters.p == 0:
         block = vae.spacial_compression_encode()
         height, width = (-(-side // block) for side in uncertainty.map.shape[-2:])
-        return AdaptiveNoise(seed, torch.zeros(uncertainty.map.shape[0], vae.latent_channels, height, width), 0.0)
+        return AdaptiveNoise(
+            seed, torch.zeros(uncertainty.map.shape[0], vae.latent_channels, height, width), 0.0, seeds
+        )
     if parameters.variant == "sobel":
         if uncertainty.estimator != "sobel":
             raise ValueError(
@@ -79,7 +105,18 @@ def adaptive_noise(
     # VAEs expect [0, 1]; the raw map is treated like an image in [-1, 1].
     as_image = ((uncertainty.map + 1) / 2).movedim(1, -1)
     u_encoded = encode(vae, as_image, tile, mode, posterior_noise).cpu() * uncertainty.latent_scale
-    return AdaptiveNoise(seed, noise_sigma(u_encoded, parameters), parameters.p)
+    return AdaptiveNoise(seed, noise_sigma(u_encoded, parameters), parameters.p, seeds)
+
+
+def seeds_input() -> Any:
+    """The input about the seeds of a batch, the same wherever there is a seed for noise."""
+    return io.Combo.Input(
+        "seeds",
+        options=list(SEED_RULES),
+        default="fixed",
+        optional=True,
+        tooltip="Of a batch. fixed: every image the seed above, as a video needs. per image: image i the seed + i.",
+    )
 
 
 class QUSRAdaptiveNoise(io.ComfyNode):
@@ -135,6 +172,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
                 parameter("p", 4.0, 0.05, "Noise strength (eq. 7)."),
                 parameter("delta", 1.0, 1e-8, "Added under the square root (eq. 6)."),
                 *tile_inputs(optional=True),
+                seeds_input(),
             ],
             outputs=[
                 io.Noise.Output(display_name="noise"),
@@ -158,6 +196,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
         delta: float = AS_TRAINED,
         tile: int = 0,
         tiles: str = "exact",
+        seeds: SeedRule = "fixed",
     ) -> io.NodeOutput:
         given = {"k": k, "m": m, "p": p, "delta": delta}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value >= 0}
@@ -165,7 +204,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
             changes["variant"] = as_variant(variant)
         parameters = dataclasses.replace(uncertainty.noise, **changes)
         parameters = dataclasses.replace(parameters, p=parameters.p * strength)
-        noise = adaptive_noise(vae, uncertainty, seed, parameters, tile, tiles)
+        noise = adaptive_noise(vae, uncertainty, seed, parameters, tile, tiles, seeds=seeds)
         level = noise.sigma.mean(1, keepdim=True) * noise.p
         level = level / level.amax((1, 2, 3), keepdim=True).clamp(min=1e-8)
         return io.NodeOutput(noise, image_out(level.expand(-1, 3, -1, -1)))

@@ -6,18 +6,18 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..qusr_train.captions.measured import measured_prompts
 from ..qusr_train.images.color import COLOR_FIXES, fix_color
+from ..qusr_train.model.noise import SeedRule, image_seed
 from .denoise import one_step
 from .enlarge import enlarge_by
-from .native.host import CheckedImage, check_image, checkpoint_interrupt, image_out, progress
+from .native.host import CheckedImage, Stack, check_image, checkpoint_interrupt, image_out, progress
 from .native.nano import NanoModels, load_nano_models
 from .native.sockets import CATEGORY, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
-from .noise import adaptive_noise
+from .noise import adaptive_noise, seeds_input
 from .photo_guide import guide_by_photo
 from .prompt import encode_tiles
 from .tiles import PhotoTiles, whole_photo
@@ -106,6 +106,7 @@ class QUSRUpscale(io.ComfyNode):
                     optional=True,
                     tooltip="From QUSR Photo Tiles: a prompt for each tile instead of each image, also when measured.",
                 ),
+                seeds_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="upscaled", is_output_list=True, tooltip="RGBA if the photo was."),
@@ -138,6 +139,7 @@ class QUSRUpscale(io.ComfyNode):
         vae: list[Any] | None = None,
         uem: list[LoadedUEM] | None = None,
         tiles: list[PhotoTiles] | None = None,
+        seeds: list[SeedRule] | None = None,
     ) -> io.NodeOutput:
         models = choose_models(
             model=model[0] if model else None,
@@ -150,9 +152,11 @@ class QUSRUpscale(io.ComfyNode):
         places = [tiles[0] if tiles else whole_photo(one.rgb) for one in batches]
         parts = [place.cut(one.rgb) for one, place in zip(batches, places, strict=True)]
         prompts = share_prompts(prompt, parts, "tiles" if tiles else "images")
+        rule: SeedRule = seeds[0] if seeds else "fixed"
+        firsts = [sum(one.rgb.shape[0] for one in batches[:index]) for index in range(len(batches))]
         results = [
-            upscale_batch(one, texts, place, models, chosen, seed[0], color_fix[0])
-            for one, texts, place in zip(batches, prompts, places, strict=True)
+            upscale_batch(one, texts, place, models, chosen, seed[0], color_fix[0], rule, first)
+            for one, texts, place, first in zip(batches, prompts, places, firsts, strict=True)
         ]
         return io.NodeOutput(*(list(column) for column in zip(*results, strict=True)))
 
@@ -207,39 +211,43 @@ def upscale_batch(
     preset: Preset,
     seed: int,
     color_fix: str,
+    seeds: SeedRule = "fixed",
+    first: int = 0,
 ) -> tuple[Tensor, Uncertainty, Tensor, str]:
     """Upscale one batch four times; the images go through one by one, so memory does not grow with the batch.
 
-    `prompts` has one for each tile: those of the first image, then of the next.
+    `prompts` has one for each tile: those of the first image, then of the next. `first` is the place of this batch's
+    first image among all of them, for the seeds.
 
     Returns:
         Upscaled IMAGE, uncertainty, bicubic IMAGE, and the prompts as lines.
     """
     vae, uem = models.vae, models.uem
     parameters = dataclasses.replace(uem.noise, p=uem.noise.p * preset.noise)
-    results, enlarged, maps = [], [], []
     batch, count = image.rgb.shape[0], len(tiles.windows)
+    results, enlarged, maps = Stack(batch), Stack(batch), Stack(batch)
     bar = progress(batch)
     for index in range(batch):
         checkpoint_interrupt()
         bicubic = enlarge_by(image.rgb[index : index + 1], 4.0)
         uncertainty = estimate(bicubic, uem)
         latent = encode_latent(vae, image_out(bicubic))
-        noise = adaptive_noise(vae, uncertainty, seed, parameters)
+        noise = adaptive_noise(vae, uncertainty, image_seed(seed, first + index, seeds), parameters)
         tile, overlap = denoiser_tile(models.model, latent["samples"])
         texts = prompts[index * count : (index + 1) * count]
         conditioning = encode_tiles(models.clip, texts, dataclasses.replace(tiles, images=1)).conditioning
         conditioning = guide_by_photo(models.model, conditioning, bicubic)
         restored = one_step(models.model, conditioning, latent, noise, tile, overlap, preset.strength)
         pixels = check_image(decode_latent(vae, restored), "decoded image").rgb
-        results.append(fix_color(pixels, bicubic.to(pixels), color_fix))
-        enlarged.append(bicubic)
+        fixed = fix_color(pixels, bicubic.to(pixels), color_fix)
+        alpha = None if image.alpha is None else enlarge_by(image.alpha[index : index + 1], 4.0)
+        results.append(image_out(fixed, alpha))
+        enlarged.append(image_out(bicubic))
         maps.append(uncertainty.map)
         bar.update(1)
-    alpha = None if image.alpha is None else enlarge_by(image.alpha, 4.0)
     return (
-        image_out(torch.cat(results), alpha),
-        Uncertainty(torch.cat(maps), uem.noise, uem.latent_scale, uncertainty.estimator),
-        image_out(torch.cat(enlarged)),
+        results.whole,
+        Uncertainty(maps.whole, uem.noise, uem.latent_scale, uncertainty.estimator),
+        enlarged.whole,
         "\n".join(prompts),
     )

@@ -27,6 +27,9 @@ from torch import Tensor
 Variant = Literal["paper", "reference", "sobel"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
+SeedRule = Literal["fixed", "per image"]
+SEED_RULES: tuple[SeedRule, ...] = get_args(SeedRule)
+
 
 @dataclass(frozen=True)
 class NoiseParameters:
@@ -144,11 +147,28 @@ def guided_step(
     return residual_step(z_g, denoise(z_g).float(), injected, parameters.variant)
 
 
+def image_seed(seed: int, index: int, rule: str = "fixed") -> int:
+    """The seed of one image of a batch: its noise is that of the image restored alone with this seed.
+
+    Args:
+        seed: of the batch, 0 to 2^64 - 1.
+        index: the image's place in the batch, from 0.
+        rule: `fixed` gives every image the batch's seed (frames of a video: the noise does not flicker); `per image`
+            gives image i the seed + i, starting again from 0 behind 2^64 - 1.
+
+    Raises:
+        ValueError: another rule.
+    """
+    if rule not in SEED_RULES:
+        raise ValueError(f"seeds must be one of {', '.join(SEED_RULES)}, but got {rule!r}")
+    return seed if rule == "fixed" else (seed + index) % 2**64
+
+
 def seeded_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """Standard normal noise (B, C, h, w), float32 on the CPU, equal for every image of the batch.
 
-    Each image starts from the same seed, so the result for an image does not depend on the batch
-    it is in, and the frames of a video get noise that does not flicker.
+    Each image starts from the same seed (`image_seed`'s rule `fixed`), so the result for an image does not depend on
+    the batch it is in, and the frames of a video get noise that does not flicker.
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     one = torch.randn((1, *shape[1:]), generator=generator)

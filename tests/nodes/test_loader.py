@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.support import golden
 
@@ -187,7 +188,7 @@ def test_codsr_asks_for_the_vae_and_for_its_look_at_the_photo(
         _load(node, golden.golden_unet(), "codsr.pkl")
     conditioning = node.QUSREncodePrompt.execute([golden.golden_clip()], [""]).args[0]
     latent, noise = {"samples": torch.zeros(1, 4, 8, 8)}, core.sampling.DisableNoise.execute().args[0]
-    with pytest.raises(ValueError, match="conditioning: a CODSR model looks at the photo .* put QUSR Photo Guide"):
+    with pytest.raises(ValueError, match=r"conditioning: a CODSR model looks at the photo .* put QUSR Photo Guide"):
         node.QUSROneStepDenoise.execute(codsr[0], conditioning, latent, noise, 1.0, 0, 0)
 
 
