@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .captions.measured import measured_prompts
+from .checkpoints.format import CheckpointError
 from .checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_nano
 from .images.check import enlarge
 from .images.color import fix_color
@@ -51,10 +52,13 @@ class Restorer:
         self.checkpoint = checkpoint = checkpoint or load_nano(BUNDLED)
         self.device = torch.device(device)
         self.unet = NanoUNet(checkpoint.config)
-        self.unet.load_state_dict(checkpoint.unet)
-        merge(self.unet, checkpoint.lora, lora_strength)
         self.uem = checkpoint.config.build_uem()
-        self.uem.load_state_dict(checkpoint.uem)
+        try:
+            self.unet.load_state_dict(checkpoint.unet)
+            self.uem.load_state_dict(checkpoint.uem)
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights do not fit the model's own description ({error})") from error
+        merge(self.unet, checkpoint.lora, lora_strength)
         self.text_encoder: nn.Module = build_text_encoder(checkpoint.config, checkpoint.text_encoder)
         self.vae = PixelUnshuffleVAE(checkpoint.config.shuffle)
         for part in (self.unet, self.uem, self.text_encoder):

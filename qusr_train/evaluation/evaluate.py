@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..files import write_whole
 from ..images.find import match_folders
 from ..images.read import read_exact
@@ -26,10 +27,10 @@ _OWN = {"psnr": psnr, "ssim": ssim}
 def check_metrics(metrics: tuple[str, ...]) -> None:
     """Raise ValueError unless all names are known and there is one."""
     if not metrics:
-        raise ValueError(f"--metrics: give at least one of {', '.join(METRICS)}")
+        raise InputError(f"give at least one of {', '.join(METRICS)}", field="metrics")
     for metric in metrics:
         if metric not in METRICS:
-            raise ValueError(f"--metrics: unknown metric {metric!r}; known: {', '.join(METRICS)}")
+            raise InputError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}", field="metrics")
 
 
 def evaluate_folders(
@@ -82,7 +83,7 @@ def _scores(prediction: Path, truth: Path, metrics: list[str], calls: dict[str, 
 
     a, b = read_exact(prediction), read_exact(truth)
     if a.shape != b.shape:
-        raise ValueError(
+        raise InputError(
             f"{prediction.name}: prediction is {a.shape[1]} x {a.shape[0]}, "
             f"ground truth {b.shape[1]} x {b.shape[0]}; both must have the same size"
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import InputError
 from .nano import NanoConfig
 from .tokenizer import VOCABULARY_SIZE
 
@@ -45,6 +46,6 @@ def build_text_encoder(config: NanoConfig, state: dict[str, Tensor] | None = Non
         missing, unexpected = encoder.load_state_dict({prefix + k: v for k, v in state.items()}, strict=False)
         wrong = [key for key in missing if "position_ids" not in key] + list(unexpected)
         if wrong:
-            raise ValueError(f"text encoder: keys do not fit: {', '.join(wrong[:5])}")
+            raise InputError(f"text encoder: keys do not fit: {', '.join(wrong[:5])}")
         encoder.eval()
     return encoder

@@ -125,7 +125,7 @@ def test_no_common_name_is_an_error(tmp_path: Path, write_image: WriteImage) -> 
 
 
 def test_unknown_metric_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--metrics: unknown metric 'vmaf'; known: psnr, ssim, lpips"):
+    with pytest.raises(ValueError, match="metrics: unknown metric 'vmaf'; known: psnr, ssim, lpips"):
         evaluate_folders(tmp_path, tmp_path, ("psnr", "vmaf"))
 
 
