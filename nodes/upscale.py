@@ -13,7 +13,9 @@ from ..qusr_train.captions.measured import measured_prompts
 from ..qusr_train.images.color import COLOR_FIXES, fix_color
 from ..qusr_train.model.noise import SeedRule, image_seed
 from .denoise import one_step
-from .enlarge import enlarge_by
+from .dial import chosen, detail_input, preset_input
+from .enlarge import LONGEST_SIDE, MEGAPIXELS, TRAINED, enlarge_to, size_inputs, size_value
+from .native.dial import Turned
 from .native.host import CheckedImage, Stack, check_image, checkpoint_interrupt, image_out, progress
 from .native.nano import NanoModels, load_nano_models
 from .native.sockets import CATEGORY, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
@@ -31,42 +33,42 @@ NANO_TILE = (384, 64)
 
 
 @dataclass(frozen=True)
-class Preset:
-    """Strengths behind a preset's name."""
+class Job:
+    """What is the same for every image."""
 
-    strength: float
-    noise: float
-    text: str
-
-
-PRESETS = {
-    "balanced": Preset(1.0, 1.0, "as trained"),
-    "faithful": Preset(0.6, 0.0, "less added detail, no noise, closest to the photo"),
-    "crisp": Preset(1.25, 1.0, "more detail than trained, may exaggerate"),
-}
-CUSTOM = "custom"
+    models: NanoModels
+    turned: Turned
+    seed: int
+    seeds: SeedRule
+    color_fix: str
+    size: str
+    """Rule of `target_size`, with its `value`."""
+    value: float
 
 
 class QUSRUpscale(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        explained = ". ".join(f"{name}: {preset.text}" for name, preset in PRESETS.items())
+        factor = io.Float.Input(
+            "factor",
+            default=4.0,
+            min=1.0,
+            max=16.0,
+            step=0.25,
+            optional=True,
+            tooltip=f"Factor of both sides, for size: factor. {TRAINED}",
+        )
         return io.Schema(
             node_id="QUSRUpscale",
             display_name="QUSR Upscale",
             category=CATEGORY,
             description=(
-                "Enlarges a photo four times and restores it: quality prompt, uncertainty, adaptive noise, one-step "
-                "denoiser and colour fix in one node. Works at once with the bundled qusr-nano model."
+                "Enlarges a photo, four times or to any size, and restores it: quality prompt, uncertainty, adaptive "
+                "noise, one-step denoiser and colour fix in one node. Works at once with the bundled qusr-nano model."
             ),
             inputs=[
                 io.Image.Input("image", tooltip="The small photo. Grey, RGBA, any size and batches work."),
-                io.Combo.Input(
-                    "preset",
-                    options=[*PRESETS, CUSTOM],
-                    default="balanced",
-                    tooltip=f"{explained}. custom: the strengths below.",
-                ),
+                preset_input(),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -82,7 +84,7 @@ class QUSRUpscale(io.ComfyNode):
                     tooltip="In your own words or from a captioner: one, or one for each image. Empty: measured.",
                 ),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip="Added detail (preset custom only)."
+                    "strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip="Added detail, for the preset custom."
                 ),
                 io.Float.Input(
                     "noise_strength",
@@ -90,7 +92,7 @@ class QUSRUpscale(io.ComfyNode):
                     min=0.0,
                     max=4.0,
                     step=0.05,
-                    tooltip="Injected noise (preset custom only).",
+                    tooltip="Injected noise, for the preset custom.",
                 ),
                 io.Combo.Input(
                     "color_fix", options=list(COLOR_FIXES), default="wavelet", tooltip="Keeps the colours of the photo."
@@ -107,6 +109,8 @@ class QUSRUpscale(io.ComfyNode):
                     tooltip="From QUSR Photo Tiles: a prompt for each tile instead of each image, also when measured.",
                 ),
                 seeds_input(),
+                detail_input(),
+                *size_inputs([factor]),
             ],
             outputs=[
                 io.Image.Output(display_name="upscaled", is_output_list=True, tooltip="RGBA if the photo was."),
@@ -140,6 +144,11 @@ class QUSRUpscale(io.ComfyNode):
         uem: list[LoadedUEM] | None = None,
         tiles: list[PhotoTiles] | None = None,
         seeds: list[SeedRule] | None = None,
+        detail: list[float] | None = None,
+        size: list[str] | None = None,
+        factor: list[float] | None = None,
+        longest_side: list[int] | None = None,
+        megapixels: list[float] | None = None,
     ) -> io.NodeOutput:
         models = choose_models(
             model=model[0] if model else None,
@@ -147,15 +156,28 @@ class QUSRUpscale(io.ComfyNode):
             vae=vae[0] if vae else None,
             uem=uem[0] if uem else None,
         )
-        chosen = Preset(strength[0], noise_strength[0], "") if preset[0] == CUSTOM else PRESETS[preset[0]]
+        rule = size[0] if size else "factor"
+        job = Job(
+            models=models,
+            turned=chosen(models.model, preset[0], detail[0] if detail else 1.0, strength[0], noise_strength[0]),
+            seed=seed[0],
+            seeds=seeds[0] if seeds else "fixed",
+            color_fix=color_fix[0],
+            size=rule,
+            value=size_value(
+                rule,
+                factor[0] if factor else 4.0,
+                longest_side[0] if longest_side else LONGEST_SIDE,
+                megapixels[0] if megapixels else MEGAPIXELS,
+            ),
+        )
         batches = [check_image(one) for one in image]
         places = [tiles[0] if tiles else whole_photo(one.rgb) for one in batches]
         parts = [place.cut(one.rgb) for one, place in zip(batches, places, strict=True)]
         prompts = share_prompts(prompt, parts, "tiles" if tiles else "images")
-        rule: SeedRule = seeds[0] if seeds else "fixed"
         firsts = [sum(one.rgb.shape[0] for one in batches[:index]) for index in range(len(batches))]
         results = [
-            upscale_batch(one, texts, place, models, chosen, seed[0], color_fix[0], rule, first)
+            upscale_batch(one, texts, place, job, first)
             for one, texts, place, first in zip(batches, prompts, places, firsts, strict=True)
         ]
         return io.NodeOutput(*(list(column) for column in zip(*results, strict=True)))
@@ -204,17 +226,9 @@ def denoiser_tile(model: Any, samples: Tensor) -> tuple[int, int]:
 
 
 def upscale_batch(
-    image: CheckedImage,
-    prompts: list[str],
-    tiles: PhotoTiles,
-    models: NanoModels,
-    preset: Preset,
-    seed: int,
-    color_fix: str,
-    seeds: SeedRule = "fixed",
-    first: int = 0,
+    image: CheckedImage, prompts: list[str], tiles: PhotoTiles, job: Job, first: int = 0
 ) -> tuple[Tensor, Uncertainty, Tensor, str]:
-    """Upscale one batch four times; the images go through one by one, so memory does not grow with the batch.
+    """Upscale one batch; the images go through one by one, so memory does not grow with the batch.
 
     `prompts` has one for each tile: those of the first image, then of the next. `first` is the place of this batch's
     first image among all of them, for the seeds.
@@ -222,25 +236,25 @@ def upscale_batch(
     Returns:
         Upscaled IMAGE, uncertainty, bicubic IMAGE, and the prompts as lines.
     """
-    vae, uem = models.vae, models.uem
-    parameters = dataclasses.replace(uem.noise, p=uem.noise.p * preset.noise)
+    models, model, vae, uem = job.models, job.turned.model, job.models.vae, job.models.uem
+    parameters = dataclasses.replace(uem.noise, p=uem.noise.p * job.turned.noise)
     batch, count = image.rgb.shape[0], len(tiles.windows)
     results, enlarged, maps = Stack(batch), Stack(batch), Stack(batch)
     bar = progress(batch)
     for index in range(batch):
         checkpoint_interrupt()
-        bicubic = enlarge_by(image.rgb[index : index + 1], 4.0)
+        bicubic = enlarge_to(image.rgb[index : index + 1], job.size, job.value)
         uncertainty = estimate(bicubic, uem)
         latent = encode_latent(vae, image_out(bicubic))
-        noise = adaptive_noise(vae, uncertainty, image_seed(seed, first + index, seeds), parameters)
-        tile, overlap = denoiser_tile(models.model, latent["samples"])
+        noise = adaptive_noise(vae, uncertainty, image_seed(job.seed, first + index, job.seeds), parameters)
+        tile, overlap = denoiser_tile(model, latent["samples"])
         texts = prompts[index * count : (index + 1) * count]
         conditioning = encode_tiles(models.clip, texts, dataclasses.replace(tiles, images=1)).conditioning
-        conditioning = guide_by_photo(models.model, conditioning, bicubic)
-        restored = one_step(models.model, conditioning, latent, noise, tile, overlap, preset.strength)
+        conditioning = guide_by_photo(model, conditioning, bicubic)
+        restored = one_step(model, conditioning, latent, noise, tile, overlap, job.turned.residual)
         pixels = check_image(decode_latent(vae, restored), "decoded image").rgb
-        fixed = fix_color(pixels, bicubic.to(pixels), color_fix)
-        alpha = None if image.alpha is None else enlarge_by(image.alpha[index : index + 1], 4.0)
+        fixed = fix_color(pixels, bicubic.to(pixels), job.color_fix)
+        alpha = None if image.alpha is None else enlarge_to(image.alpha[index : index + 1], job.size, job.value)
         results.append(image_out(fixed, alpha))
         enlarged.append(image_out(bicubic))
         maps.append(uncertainty.map)

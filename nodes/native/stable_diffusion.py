@@ -18,6 +18,7 @@ from ...qusr_train.checkpoints.qusr_file import QUSRCheckpoint
 from ...qusr_train.model.lora import LoraLayer
 from ...qusr_train.model.modulation import build_modulation
 from ...qusr_train.model.schedule import alpha_bar
+from .dial import Dial, Turned, attach_dial, fade_residual
 from .lora import SwitchedLora, lora_patches
 from .photo_guide import attach_guide
 from .sampling import is_one_step, make_one_step
@@ -66,10 +67,16 @@ def apply_checkpoint(
         patched.add_patches({keys[name]: ("set", (weight,))})
     if checkpoint.pixel_lora and strength:
         patched.add_patches(lora_patches(checkpoint.pixel_lora, keys), strength)
+    dial: Dial = fade_residual
     if adjusted:
-        _mix_two_passes(patched, _scaled(checkpoint.lora, strength), keys, pixel, semantic)
+        switch = _add_second_lora(patched, _scaled(checkpoint.lora, strength), keys)
+        _mix_two_passes(patched, switch, pixel, semantic)
+        dial = _mixed_dial(switch, pixel, semantic)
     elif strength:
         patched.add_patches(lora_patches(checkpoint.lora, keys), strength)
+        if checkpoint.pixel_lora:
+            dial = _merged_dial(checkpoint.lora, keys, strength)
+    attach_dial(patched, dial)
     if checkpoint.alignment_lora and strength:
         patched.add_patches(lora_patches(checkpoint.alignment_lora, keys), strength)
     signal, noise = 1.0, 1.0
@@ -173,13 +180,41 @@ def _vae_key(name: str) -> str:
     return next(iter(comfy.diffusers_convert.convert_vae_state_dict({f"{name}.weight": one})))
 
 
-def _mix_two_passes(
-    patcher: Any, semantic_lora: dict[str, LoraLayer], keys: dict[str, str], pixel: float, semantic: float
-) -> None:
-    """PiSA-SR's adjustable mode: the strengths act on outputs, so the model runs with and without one LoRA."""
+def _merged_dial(semantic_lora: dict[str, LoraLayer], keys: dict[str, str], strength: float) -> Dial:
+    """PiSA-SR in one pass: the semantic LoRA is taken out of the weights, and mixed in at the output."""
+
+    def dial(model: Any, detail: float) -> Turned:
+        turned = model.clone()
+        turned.add_patches(lora_patches(semantic_lora, keys), -strength)
+        if detail:
+            switch = _add_second_lora(turned, _scaled(semantic_lora, strength), keys)
+            _mix_two_passes(turned, switch, 1.0, detail)
+        return Turned(turned)
+
+    return dial
+
+
+def _mixed_dial(switch: dict[str, bool], pixel: float, semantic: float) -> Dial:
+    """PiSA-SR in two passes already: the dial multiplies the semantic strength."""
+
+    def dial(model: Any, detail: float) -> Turned:
+        turned = model.clone()
+        _mix_two_passes(turned, switch, pixel, semantic * detail)
+        return Turned(turned)
+
+    return dial
+
+
+def _add_second_lora(patcher: Any, lora: dict[str, LoraLayer], keys: dict[str, str]) -> dict[str, bool]:
+    """Put a LoRA onto the weights that is added only while the returned switch is on."""
     switch = {"on": False}
-    for name, layer in semantic_lora.items():
+    for name, layer in lora.items():
         patcher.add_weight_wrapper(keys[name], SwitchedLora(layer, switch))
+    return switch
+
+
+def _mix_two_passes(patcher: Any, switch: dict[str, bool], pixel: float, semantic: float) -> None:
+    """PiSA-SR's adjustable mode: the strengths act on outputs, so the model runs with and without one LoRA."""
 
     def both(apply_model: Any, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
         try:
@@ -190,4 +225,6 @@ def _mix_two_passes(
             switch["on"] = False
         return x - pixel * (x - without) - semantic * (without - full)
 
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "qusr_two_passes", both)
+    kind = comfy.patcher_extension.WrappersMP.APPLY_MODEL
+    patcher.remove_wrappers_with_key(kind, "qusr_two_passes")  # of an earlier position of the dial
+    patcher.add_wrapper_with_key(kind, "qusr_two_passes", both)
