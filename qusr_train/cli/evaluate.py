@@ -1,4 +1,4 @@
-"""`evaluate`: the paper's metrics of folders of predictions."""
+"""`evaluate`: the paper's metrics of folders of predictions, and figures of their uncertainty maps."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def add(commands: Commands) -> None:
         default="psnr,ssim",
         help="comma separated (default: psnr,ssim); also lpips, dists, fid, niqe, clipiqa, musiq, maniqa, by pyiqa",
     )
+    evaluate.add_argument(
+        "--maps", nargs="+", metavar="[NAME=]DIR",
+        help="uncertainty maps of the predictions (`restore --maps`): adds AUSE, AURG, ENCE and more; "
+        "with several predictions NAME=DIR, by their names",
+    )  # fmt: skip
     evaluate.add_argument("--json", metavar="FILE", help="write the full report to this file")
     evaluate.add_argument("--csv", metavar="FILE", help="write every value as CSV")
     evaluate.add_argument("--markdown", metavar="FILE", help="write the table as Markdown")
@@ -35,18 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
     from ..evaluation.evaluate import evaluate_folders, write_json
 
     metrics = tuple(name.strip() for name in arguments.metrics.split(",") if name.strip())
-    folders: dict[str, Path] = {}
-    for given in arguments.pred:
-        name, equals, folder = given.partition("=")
-        path = Path(folder) if equals and not Path(given).is_dir() else Path(given)
-        label = name if equals and not Path(given).is_dir() else path.name or str(path)
-        if label in folders:
-            raise InputError(f"two methods are called {label!r}; write NAME=DIR to tell them apart", field="pred")
-        folders[label] = path
+    folders = _named(arguments.pred, "pred")
+    maps = _maps(arguments.maps or [], folders)
     truths = Path(arguments.gt)
     niqe = Path(arguments.niqe) if arguments.niqe else None
     options = {"device": arguments.device, "download": arguments.download, "niqe": niqe}
-    reports = {name: evaluate_folders(folder, truths, metrics, **options) for name, folder in folders.items()}
+    reports = {
+        name: evaluate_folders(folder, truths, metrics, maps=maps.get(name), **options)
+        for name, folder in folders.items()
+    }
     only = next(iter(reports.values()))
     if arguments.json:
         write_json(Path(arguments.json), only if len(reports) == 1 else {"methods": reports})
@@ -61,3 +63,28 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(report.markdown_table(reports), end="")
     return 0
+
+
+def _named(given: list[str], field: str) -> dict[str, Path]:
+    """Folders by the names in front of them, or by their own."""
+    folders: dict[str, Path] = {}
+    for one in given:
+        name, equals, folder = one.partition("=")
+        path = Path(folder) if equals and not Path(one).is_dir() else Path(one)
+        label = name if equals and not Path(one).is_dir() else path.name or str(path)
+        if label in folders:
+            raise InputError(f"two methods are called {label!r}; write NAME=DIR to tell them apart", field=field)
+        folders[label] = path
+    return folders
+
+
+def _maps(given: list[str], folders: dict[str, Path]) -> dict[str, Path]:
+    """The maps of each method; with one method no name is needed."""
+    if len(given) == len(folders) == 1:
+        return {next(iter(folders)): next(iter(_named(given, "maps").values()))}
+    maps = _named(given, "maps")
+    unknown = sorted(maps.keys() - folders.keys())
+    if unknown:
+        known = ", ".join(folders)
+        raise InputError(f"{unknown[0]!r} is no method of --pred ({known}); write NAME=DIR with their names", "maps")
+    return maps
