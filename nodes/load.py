@@ -13,6 +13,7 @@ from ..qusr_train.checkpoints.load import load_checkpoint
 from ..qusr_train.checkpoints.nano_file import BUNDLED, FORMAT
 from .native.host import MODEL_FOLDER, register_model_folder
 from .native.nano import load_nano_models
+from .native.places import model_file
 from .native.sockets import CATEGORY, UEMSocket
 from .native.stable_diffusion import apply_checkpoint, apply_to_vae, loaded_uem
 
@@ -29,7 +30,7 @@ def _nano_files() -> list[str]:
 
 
 def _nano_path(checkpoint: str) -> str | None:
-    return str(BUNDLED) if checkpoint == BUNDLED_NANO else folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
+    return str(BUNDLED) if checkpoint == BUNDLED_NANO else model_file(checkpoint)
 
 
 class QUSRNanoLoader(io.ComfyNode):
@@ -140,13 +141,13 @@ class QUSRLoader(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, **_: Any) -> float:
-        path = folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
+        path = model_file(checkpoint)
         return Path(path).stat().st_mtime if path else 0.0
 
     @classmethod
     def validate_inputs(cls, checkpoint: str) -> bool | str:
         """Before anything runs: a missing file must not be noticed after minutes."""
-        path = folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
+        path = model_file(checkpoint)
         if path is None:
             return _missing(checkpoint)
         return _is_nano(checkpoint) if stored_format(path) == FORMAT else True
@@ -155,7 +156,7 @@ class QUSRLoader(io.ComfyNode):
     def execute(
         cls, model: Any, checkpoint: str, strength: float, pixel: float, semantic: float, vae: Any = None
     ) -> io.NodeOutput:
-        path = folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
+        path = model_file(checkpoint)
         if path is None:
             raise CheckpointError(_missing(checkpoint))
         if stored_format(path) == FORMAT:

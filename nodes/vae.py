@@ -14,8 +14,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..qusr_train.model.exact_vae import ExactVAE
 from ..qusr_train.model.noise import seeded_noise
-from .native.exact_vae import ExactVAE
+from .native.exact_vae import native_layers
 from .native.host import check_image, checkpoint_interrupt, progress
 from .native.sockets import CATEGORY
 
@@ -143,7 +144,8 @@ def _moments(vae: Any, image: Tensor, tile: int) -> Tensor:
     def tiled(exact: ExactVAE) -> Tensor:
         return exact.moments(pixels)
 
-    return _smaller_until_it_fits(vae, model.encoder, tile, pixels.shape[-2:], whole, tiled, memory)
+    sweeps = native_layers(model).encoder.sweeps + 1  # quant_conv
+    return _smaller_until_it_fits(vae, sweeps, tile, pixels.shape[-2:], whole, tiled, memory)
 
 
 def _decoded(vae: Any, latent: Tensor, tile: int) -> Tensor:
@@ -160,12 +162,12 @@ def _decoded(vae: Any, latent: Tensor, tile: int) -> Tensor:
     def tiled(exact: ExactVAE) -> Tensor:
         return exact.decode(latent)
 
-    return _smaller_until_it_fits(vae, model.decoder, tile, size, whole, tiled, memory)
+    return _smaller_until_it_fits(vae, native_layers(model).decoder.sweeps, tile, size, whole, tiled, memory)
 
 
 def _smaller_until_it_fits(
     vae: Any,
-    coder: Any,
+    sweeps: int,
     tile: int,
     size: torch.Size,
     whole: Callable[[], Tensor],
@@ -181,13 +183,13 @@ def _smaller_until_it_fits(
             management.load_models_gpu([vae.patcher], memory_required=memory(tile))
             if not tile:
                 return whole().cpu()
-            bar = progress(ExactVAE.sweeps(coder) * math.prod(-(-side // tile) for side in size), "tiles")
+            bar = progress(sweeps * math.prod(-(-side // tile) for side in size), "tiles")
 
             def each(bar: Any = bar) -> None:
                 bar.update(1)
                 checkpoint_interrupt()
 
-            return tiled(ExactVAE(vae.first_stage_model, tile, vae.device, vae.vae_dtype, each))
+            return tiled(ExactVAE(native_layers(vae.first_stage_model), tile, vae.device, vae.vae_dtype, each))
         except management.OOM_EXCEPTION:
             pass  # outside the except block, since the exception keeps the tensors of its frames alive
         if tile and tile <= SMALLEST_TILE:
