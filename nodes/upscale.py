@@ -12,7 +12,7 @@ from torch import Tensor
 from ..qusr_train.captions.measured import measured_prompts
 from ..qusr_train.images.color import COLOR_FIXES, fix_color
 from ..qusr_train.model.noise import SeedRule, image_seed
-from .denoise import one_step
+from .denoise import Tiling, one_step
 from .dial import chosen, detail_input, preset_input
 from .enlarge import LONGEST_SIDE, MEGAPIXELS, TRAINED, enlarge_to, size_inputs, size_value
 from .native.dial import Turned
@@ -26,10 +26,10 @@ from .tiles import PhotoTiles, whole_photo
 from .uncertainty import estimate
 from .vae import decode_latent, encode_latent
 
-# Side and overlap of the denoiser's tiles in latent pixels, by the channels of the latent. Stable
-# Diffusion: the reference's. nano is cheap enough for large tiles.
-TILES = {4: (96, 32)}
-NANO_TILE = (384, 64)
+# The denoiser's tiles in latent pixels, by the channels of the latent. Stable Diffusion: the size of the
+# reference's. nano is cheap enough for large tiles, and its bounded reach needs no overlap.
+TILES = {4: Tiling(96, 32, "smooth")}
+NANO_TILES = Tiling(384)
 
 
 @dataclass(frozen=True)
@@ -219,10 +219,10 @@ def share_prompts(prompts: list[str], batches: list[Tensor], what: str = "images
     return shared
 
 
-def denoiser_tile(model: Any, samples: Tensor) -> tuple[int, int]:
-    """Tile and overlap for a latent; (0, 0) when it is small enough to go through whole."""
-    tile, overlap = TILES.get(model.model.latent_format.latent_channels, NANO_TILE)
-    return (tile, overlap) if samples.shape[-2] * samples.shape[-1] > tile * tile else (0, 0)
+def denoiser_tiling(model: Any, samples: Tensor) -> Tiling:
+    """Tiles for a latent; none when it is small enough to go through whole."""
+    tiling = TILES.get(model.model.latent_format.latent_channels, NANO_TILES)
+    return tiling if samples.shape[-2] * samples.shape[-1] > tiling.tile**2 else Tiling()
 
 
 def upscale_batch(
@@ -247,11 +247,11 @@ def upscale_batch(
         uncertainty = estimate(bicubic, uem)
         latent = encode_latent(vae, image_out(bicubic))
         noise = adaptive_noise(vae, uncertainty, image_seed(job.seed, first + index, job.seeds), parameters)
-        tile, overlap = denoiser_tile(model, latent["samples"])
+        tiling = denoiser_tiling(model, latent["samples"])
         texts = prompts[index * count : (index + 1) * count]
         conditioning = encode_tiles(models.clip, texts, dataclasses.replace(tiles, images=1)).conditioning
         conditioning = guide_by_photo(model, conditioning, bicubic)
-        restored = one_step(model, conditioning, latent, noise, tile, overlap, job.turned.residual)
+        restored = one_step(model, conditioning, latent, noise, tiling, job.turned.residual)
         pixels = check_image(decode_latent(vae, restored), "decoded image").rgb
         fixed = fix_color(pixels, bicubic.to(pixels), job.color_fix)
         alpha = None if image.alpha is None else enlarge_to(image.alpha[index : index + 1], job.size, job.value)

@@ -57,7 +57,7 @@ def test_huge_image_runs_in_tiles(upscale: Any, pack: Any, photo: Tensor, monkey
     """The automatic tiling, just above the limit."""
     big = photo.repeat(1, 10, 10, 1)[:, :420, :400]
     tiled = upscale(big)[0]
-    monkeypatch.setattr(pack.nodes.upscale, "NANO_TILE", (420, 64))
+    monkeypatch.setattr(pack.nodes.upscale, "NANO_TILES", pack.nodes.denoise.Tiling(420))
     whole = upscale(big)[0]
     assert not torch.equal(whole, tiled), "the automatic tiling did not start"
     assert tiled.shape == (1, 1680, 1600, 3)
