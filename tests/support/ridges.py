@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor
 
 
@@ -31,6 +33,6 @@ def ridges(difference: Tensor, starts: list[int], tile: int) -> dict[int, float]
     """
     size = difference.shape[-1]
     edges = {edge for start in starts for edge in (start - 1, start + tile - 1) if 4 < edge < size - 5}
-    middles = {(before + tile + after) // 2 - 1 for before, after in zip(starts, starts[1:], strict=False)}
+    middles = {(before + tile + after) // 2 - 1 for before, after in itertools.pairwise(starts)}
     turned = difference.transpose(-1, -2)
     return {place: max(ridge(difference, place), ridge(turned, place)) for place in sorted(edges | middles)}
