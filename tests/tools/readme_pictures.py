@@ -1,7 +1,7 @@
-"""Make every picture and figure of the README and of the dial's help from true output: python -m tests.tools.readme_pictures.
+"""Make the pictures and figures of the README and of the dial's help: python -m tests.tools.readme_pictures.
 
-All of it is computed with the bundled model, so run this again whenever that changes, and look at the pictures before
-you commit them. With `viewer` as an argument it also films the viewer in a real Chromium (needs `make .venv/.ready`).
+All of it is true output of the bundled model, so run this again whenever that changes, and look at the pictures
+before you commit them. With `viewer` as an argument it also films the viewer in a real Chromium (needs `make .venv/.ready`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -102,7 +101,7 @@ def dial() -> None:
     small, original = (read_image(EXAMPLE / f"osprey-{name}.png").rgb for name in ("small", "original"))
 
     def array(x: Tensor) -> np.ndarray:
-        return (x[0].movedim(0, -1).clamp(0, 1).numpy() * 255).round().astype(np.uint8)
+        return (x[0].movedim(0, -1).clamp(0, 1) * 255).round().numpy() / np.float32(255)
 
     target = array(original)
     results = {f"detail {position:g}": dialled(small, position) for position in POSITIONS}
@@ -110,10 +109,10 @@ def dial() -> None:
     lines = ["| | PSNR (Y) | SSIM (Y) | sharpness |", "|---|---|---|---|"]
     for name, image in shown.items():
         ours = array(image)
-        sharp = high_pass(ours) / high_pass(target)
-        lines.append(f"| {name} | {psnr(ours, target):.2f} dB | {ssim(ours, target):.4f} | {sharp:.2f} |")
+        figures = psnr(ours, target), ssim(ours, target), high_pass(ours) / high_pass(target)
+        lines.append("| {} | {:.2f} dB | {:.4f} | {:.2f} |".format(name, *figures))
     note = (
-        "The bundled example, which nano never saw, against its original (`python -m tests.tools.readme_pictures`). "
+        "The bundled example, which nano never saw, against its original\n(`python -m tests.tools.readme_pictures`). "
         "Sharpness: high-pass contrast, 1 as in the original."
     )
     text = DIAL_HELP.read_text(encoding="utf-8")
