@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
 
+from ..qusr_train.presets import PRESETS
 from .native.dial import Turned, turn
 
-
-@dataclass(frozen=True)
-class Preset:
-    """Strengths behind a preset's name."""
-
-    strength: float
-    noise: float
-    text: str
-
-
-PRESETS = {
-    "balanced": Preset(1.0, 1.0, "as trained"),
-    "faithful": Preset(0.6, 0.0, "less added detail, no noise, closest to the photo"),
-    "crisp": Preset(1.25, 1.0, "more detail than trained, may exaggerate"),
-}
 DIAL, CUSTOM = "dial", "custom"
 
 
