@@ -84,8 +84,13 @@ const STYLE = `
 .qusr-readout small { display: block; opacity: 0.75; font-size: 11px; }
 `;
 
-/** Add the style sheet once. */
+/** @type {CSSStyleSheet | undefined} */
+let sheet;
+
+/** Add the style sheet once; as an adopted one it puts no element into the page that all extensions share. */
 export function addStyle() {
-  if (document.getElementById("qusr-style")) return;
-  document.head.append(make("style", { id: "qusr-style" }, STYLE));
+  if (sheet) return;
+  sheet = new CSSStyleSheet();
+  sheet.replaceSync(STYLE);
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
 }
