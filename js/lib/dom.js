@@ -84,13 +84,7 @@ const STYLE = `
 .qusr-readout small { display: block; opacity: 0.75; font-size: 11px; }
 `;
 
-/** @type {CSSStyleSheet | undefined} */
-let sheet;
-
-/** Add the style sheet once; as an adopted one it puts no element into the page that all extensions share. */
-export function addStyle() {
-  if (sheet) return;
-  sheet = new CSSStyleSheet();
-  sheet.replaceSync(STYLE);
-  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+/** The style sheet as an element of the widget itself: the page's own head is shared by all extensions. */
+export function styleElement() {
+  return make("style", {}, STYLE);
 }
