@@ -27,7 +27,7 @@ ROWS = ("face", "text", "fabric", "foliage")
 EXAMPLE = ROOT / "nodes" / "example_photo"
 HELP = ROOT / "js" / "docs"
 DIAL_HELP = HELP / "QUSRUpscale.md"
-REGISTRY = ROOT / "js" / "docs" / "images"
+PICTURES = ROOT / ".github" / "pictures"
 POSITIONS = (0.0, 0.5, 1.0)
 TRUSTED = 0.75  # share of the pixels that the trust mask keeps: those with the smallest expected error
 SIDE, GAP = 320, 4
@@ -86,7 +86,7 @@ def before_and_after() -> None:
         masked = torch.where(trusted[:, None], detail.image, detail.image.mean(1, keepdim=True) * 0.35)
         rows.append([picture(part) for part in (detail.bicubic, fidelity.image, detail.image, heat, masked)])
     names = ("enlarged photo", "fidelity (0)", "detail (1)", "expected error", "trust mask: the surest 75 %")
-    sheet(rows, names).save(HELP / "images" / "before-after.webp", quality=88, method=6)
+    sheet(rows, names).save(PICTURES / "before-after.webp", quality=88, method=6)
 
 
 def high_pass(image: np.ndarray) -> float:
@@ -143,7 +143,7 @@ def registry() -> None:
     icon = before.copy()
     icon.paste(after.crop((200, 0, 400, 400)), (200, 0))
     ImageDraw.Draw(icon).line([(200, 0), (200, 400)], "white", 5)
-    icon.save(REGISTRY / "icon.png", optimize=True)
+    icon.save(PICTURES / "icon.png", optimize=True)
     banner = Image.new("RGB", (1680, 720), "#14161c")
     for index, part in enumerate((pixels, result.image[window], heat)):
         banner.paste(picture(part, 400), (140 + index * 500, 60))
@@ -155,7 +155,7 @@ def registry() -> None:
         "#aeb6c8",
         font=ImageFont.load_default(34),
     )
-    banner.save(REGISTRY / "banner.png", optimize=True)
+    banner.save(PICTURES / "banner.png", optimize=True)
 
 
 def main() -> None:
@@ -167,7 +167,7 @@ def main() -> None:
     if "viewer" in sys.argv[1:]:
         from tests.tools.viewer_film import film
 
-        film(HELP / "images" / "viewer.webp")
+        film(PICTURES / "viewer.webp")
 
 
 if __name__ == "__main__":
