@@ -32,7 +32,7 @@ class TrainConfig:
     steps: int = 12000
     """Optimiser steps."""
     batch_size: int = 8
-    """Patches for each step and process."""
+    """Patches per step and process."""
     accumulation: int = 1
     """Batches whose gradients are added up for one step."""
     patch: int = 192
