@@ -91,7 +91,12 @@ class QUSRNano(nn.Module):
         vae = PixelUnshuffleVAE(self.unet.config.shuffle)
         context = self.text_encoder(input_ids=token_ids).last_hidden_state
         z_lq = vae.encode(x_lq)
-        u = None if noise is None else self.uem(x_lq)
+        u = None
+        if noise is not None:
+            # In float32: little work, and the gradient of a dilated bf16 convolution (24 channels, channels_last) is
+            # NaN in torch 2.14 on the CPU.
+            with torch.autocast(x_lq.device.type, enabled=False):
+                u = self.uem(x_lq.float())
         # The map must stay a report of the error: without the detach the pixel loss would push it
         # to 0 just to be rid of the noise.
         u_encoded = None if u is None else vae.encode(u.detach())
