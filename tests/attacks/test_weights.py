@@ -167,6 +167,10 @@ QUSR: dict[str, tuple[Change, str]] = {
     "NaN": (_value("lora.conv_in.down", float("nan")), "lora.conv_in.down: has NaN"),
     "I32": (_cast("lora.conv_in.up", torch.int32), "expected floating-point weights, but got int32"),
     "UEM": (lambda t, m: t.update({"uem.encoder.0.weight": torch.empty(1_000_000, 0, 3, 3)}), "UEM weights do not fit"),
+    "modulation": (
+        lambda t, m: t.update({"modulation.SFT_scale_conv0.bias": torch.ones(1_000_000)}),
+        "feature modulation: its weights do not fit",
+    ),
     "UEM wide": (_wide, "UEM weights do not fit"),
 }  # fmt: skip
 
