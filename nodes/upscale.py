@@ -110,7 +110,7 @@ class QUSRUpscale(io.ComfyNode):
         )
 
     @classmethod
-    def execute(  # type: ignore[override]
+    def execute(
         cls,
         image: list[Tensor],
         preset: list[str],
