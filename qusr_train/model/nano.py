@@ -58,14 +58,15 @@ class NanoConfig:
         object.__setattr__(self, "channels", tuple(self.channels))
         for name, most in MOST.items():
             value, least = getattr(self, name), 0 if name == "film" else 1
-            if type(value) is not int or not least <= value <= most:
-                raise ValueError(f"nano config: {name} must be in [{least}, {most}], but got {value!r:.50}")
-        if len(self.channels) > MOST_LEVELS or not all(
-            type(c) is int and 0 < c <= MOST_CHANNELS for c in self.channels
-        ):
+            if type(value) is not int or value > most:
+                raise ValueError(f"nano config: {name} must be a whole number up to {most}, but got {value!r:.50}")
+            if value < least:
+                raise ValueError(f"nano config: {name} must be at least {least}, but got {value}")
+        widths = all(type(width) is int and 0 < width <= MOST_CHANNELS for width in self.channels)
+        if len(self.channels) > MOST_LEVELS or not widths:
             raise ValueError(
-                f"nano config: channels must be up to {MOST_LEVELS} whole numbers in [1, {MOST_CHANNELS}], but got "
-                f"{self.channels!r:.100}"
+                f"nano config: channels must be positive, up to {MOST_LEVELS} whole numbers to {MOST_CHANNELS}, but "
+                f"got {self.channels!r:.100}"
             )
         if self.uem not in ("paper", "error"):
             raise ValueError(f"nano config: uem must be paper or error, but got {self.uem!r}")
