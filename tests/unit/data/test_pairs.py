@@ -243,7 +243,7 @@ def test_own_ranges_from_a_file(tmp_path: Path, texture: Tensor) -> None:
     assert not torch.equal(rough(photo, _generator(1), 4).lr, plain(photo, _generator(1), 4).lr)
     for content in ({"third": {}}, {"first": {"colour": 1}}, {"first": {"quality": [9, 3]}}, [1]):
         path.write_text(json.dumps(content))
-        with pytest.raises(ValueError, match="degradation_ranges .*: expected an object with `first` and `second`"):
+        with pytest.raises(ValueError, match=r"degradation_ranges .*: expected an object with `first` and `second`"):
             read_ranges(path)
 
 

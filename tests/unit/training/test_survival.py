@@ -177,9 +177,7 @@ def test_a_file_asks_to_stop(photos: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def small_files() -> Any:
     """A disk that takes no file above 1 MB: the kernel's own refusal, as on a full one."""
-    resource = pytest.importorskip(
-        "resource", reason="a limit on file sizes stands in for a full disk; Windows has none"
-    )
+    resource = pytest.importorskip("resource", reason="Windows has no limit on file sizes")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
 
