@@ -36,8 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
         tuple(arguments.photo_factors), arguments.degradation_ranges, arguments.upright, arguments.in_memory,
         Path(arguments.camera_pairs) if arguments.camera_pairs else None, arguments.camera_share,
     )  # fmt: skip
-    written = pregenerate(what, Path(arguments.out), arguments.count, arguments.workers)
+    only_show = arguments.sheet and arguments.count == 0
+    written = 0 if only_show else pregenerate(what, Path(arguments.out), arguments.count, arguments.workers)
     if arguments.sheet:
         write_sheet(Path(arguments.sheet), what.pairs(12))
+    if only_show:
+        print(arguments.sheet)
+        return 0
     print(f"{written} pairs written into {arguments.out}, {arguments.count - written} were there")
     return 0
