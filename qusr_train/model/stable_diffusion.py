@@ -52,6 +52,11 @@ class StableDiffusion:
             part.to(memory_format=torch.channels_last)
         self.alphas_cumprod = self.alphas_cumprod.to(device)
 
+    def keep_encoder_exact(self) -> None:
+        """The VAE's encoder in float32, whatever the rest is in; under autocast it still computes in half precision."""
+        for part in (self.vae.encoder, self.vae.quant_conv):
+            part.float()
+
     def encode_text(self, prompts: list[str]) -> Tensor:
         """(B, 77, C), the last hidden state; prompts are cut at 75 tokens and padded with token 0."""
         device = next(self.text_encoder.parameters()).device
@@ -65,7 +70,7 @@ class StableDiffusion:
 
     def decode(self, z: Tensor) -> Tensor:
         """Scaled latent (B, 4, h, w) -> image (B, 3, 8h, 8w), clamped to [-1, 1] as the reference trains it."""
-        image = self.vae.decode((z / self.latent_scale).to(self.vae.dtype)).sample
+        image = self.vae.decode((z / self.latent_scale).to(self.vae.post_quant_conv.weight.dtype)).sample
         return image.float().clamp(-1, 1)
 
 
@@ -202,11 +207,14 @@ class QUSRStableDiffusion(nn.Module):
             x_hq (B, 3, H, W) in [-1, 1], the restored latent z_hq (B, 4, h, w), the raw map U (B, 3, H, W).
         """
         base, parameters = self._base[0], self.noise_parameters
-        u = self.uem(x_lq)
-        u_encoded = None
-        if parameters.p > 0:
-            with torch.set_grad_enabled(self.noise_gradient and torch.is_grad_enabled()):
-                u_encoded = sample_latent(*base.moments(u), posterior_noise, base.latent_scale)
+        # In half precision the gradient through the noise is lost: the slope of sqrt(|u|) is steep near 0, and the
+        # error of u turns it around (tests/bench/precision.py measures it).
+        with torch.autocast(x_lq.device.type, enabled=False):
+            u = self.uem(x_lq.float())
+            u_encoded = None
+            if parameters.p > 0:
+                with torch.set_grad_enabled(self.noise_gradient and torch.is_grad_enabled()):
+                    u_encoded = sample_latent(*base.moments(u), posterior_noise, base.latent_scale)
 
         def denoise(z_g: Tensor) -> Tensor:
             timesteps = torch.full((len(z_g),), TIMESTEP, device=z_g.device)

@@ -16,10 +16,17 @@ from tests.support.chat_server import ChatServer
 from tests.support.diffusers_model import golden_folder
 
 PAGE = Path(__file__).resolve().parents[3] / "qusr_train" / "training" / "FROM_ZERO.md"
-SMALL = {"--count 100000": "--count 4", "--patch 512": "--patch 64", "--workers 16": "--workers 0",
-         "--validate_every 1000": "--validate_every 1",
-         "--lpips_backbone vgg16-397923af.pth": "--lpips_weight 0 --patch 64 --steps 2 --batch_size 1 --accumulation 1 "
-         "--workers 0 --precision no --uem_channels 4 --tracker none --sample_every 0 --no-gradient_checkpointing"}  # fmt: skip
+TINY = (
+    "--lpips_weight 0 --patch 64 --steps 2 --batch_size 1 --accumulation 1 --workers 0 --precision no "
+    "--uem_channels 4 --tracker none --sample_every 0 --no-gradient_checkpointing"
+)
+SMALL = {
+    "--count 100000": "--count 4",
+    "--patch 512": "--patch 64",
+    "--workers 16": "--workers 0",
+    "--validate_every 1000": "--validate_every 1",
+    "--lpips_backbone vgg16-397923af.pth": TINY,
+}
 """What the stand-in changes: numbers, and LPIPS' weights, which no registry carries."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")

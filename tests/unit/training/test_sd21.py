@@ -260,7 +260,24 @@ def test_mixed_precision_keeps_trained_weights_in_float32(
     train(task.config, task)
     assert {p.dtype for p in task.model.parameters() if p.requires_grad} == {torch.float32}
     assert task.base.unet.conv_in.base_layer.weight.dtype is torch.bfloat16
-    assert task.base.vae.dtype is torch.bfloat16
+    assert task.base.vae.decoder.conv_in.weight.dtype is torch.bfloat16
+    assert task.base.vae.encoder.conv_in.weight.dtype is torch.float32  # for the gradient through the noise
+
+
+def test_the_gradient_through_the_noise_survives_bf16(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """The UEM learns from the noise only: its gradient must point where the float32 one does."""
+
+    def gradient(precision: str) -> torch.Tensor:
+        weights = {"l2_weight": 1.0, "csd_weight": 0.0, "lpips_weight": 0.0, "uncertainty_weight": 0.0}
+        task = SD21Task(_config(folder, pairs, tmp_path, precision=precision, noise_gradient=True, **weights))
+        task.prepare(torch.device("cpu"))
+        on = precision != "no"
+        loss = task.step(task.model, _batch(), _noise(), lambda: torch.autocast("cpu", torch.bfloat16, on)).loss
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in task.model.uem.parameters()])
+
+    true, half = gradient("no"), gradient("bf16")
+    assert torch.nn.functional.cosine_similarity(true, half, 0) > 0.9
 
 
 def test_eight_bit_optimizer(folder: Path, pairs: Path, tmp_path: Path) -> None:
