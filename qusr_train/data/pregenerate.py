@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from ..captions import measured as quality
 from ..errors import InputError
 from ..files import write_whole
-from ..images.write import png_bytes
+from ..images.write import png_bytes, write_png
 from .camera_pairs import CameraPairs, load_camera_pairs
 from .degradation import degradation
 from .degraded import Degraded

@@ -44,18 +44,20 @@ class StableDiffusion:
     def device(self) -> torch.device:
         return next(self.vae.parameters()).device
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move and cast every frozen weight; channels last, which convolutions like."""
-        for part in (self.unet, self.vae, self.text_encoder):
+    def to(self, device: torch.device, dtype: torch.dtype, exact_encoder: bool = False) -> None:
+        """Move and cast every frozen weight; channels last, which convolutions like.
+
+        Args:
+            exact_encoder: keep the VAE's encoder in float32; under autocast it still computes in half precision.
+        """
+        encoder = torch.float32 if exact_encoder else dtype
+        for part in (self.vae.encoder, self.vae.quant_conv):
+            part.to(device=device, dtype=encoder)
+        for part in (self.vae.decoder, self.vae.post_quant_conv, self.unet, self.text_encoder):
             part.to(device=device, dtype=dtype)
         for part in (self.unet, self.vae):
             part.to(memory_format=torch.channels_last)
         self.alphas_cumprod = self.alphas_cumprod.to(device)
-
-    def keep_encoder_exact(self) -> None:
-        """The VAE's encoder in float32, whatever the rest is in; under autocast it still computes in half precision."""
-        for part in (self.vae.encoder, self.vae.quant_conv):
-            part.float()
 
     def encode_text(self, prompts: list[str]) -> Tensor:
         """(B, 77, C), the last hidden state; prompts are cut at 75 tokens and padded with token 0."""
