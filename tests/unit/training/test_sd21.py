@@ -265,15 +265,21 @@ def test_mixed_precision_keeps_trained_weights_in_float32(
 
 
 def test_the_gradient_through_the_noise_survives_bf16(folder: Path, pairs: Path, tmp_path: Path) -> None:
-    """The UEM learns from the noise only: its gradient must point where the float32 one does."""
+    """With trained-like weights and a real picture, losses that reach the UEM through the noise only."""
+    from qusr_train.images.read import read_image
+
+    start = GOLDEN / "checkpoints" / "qusr.pkl"
+    x_lq = (read_image(GOLDEN / "runs" / "qusr_128_lq.png").rgb * 2 - 1)[:, :, 32:96, 32:96]
+    batch = Batch(x_lq, (x_lq * 1.1).clamp(-1, 1), ["a blurry photo with noise"])
 
     def gradient(precision: str) -> torch.Tensor:
-        weights = {"l2_weight": 1.0, "csd_weight": 0.0, "lpips_weight": 0.0, "uncertainty_weight": 0.0}
-        task = SD21Task(_config(folder, pairs, tmp_path, precision=precision, noise_gradient=True, **weights))
+        changes: dict[str, Any] = {"l2_weight": 1.0, "csd_weight": 0.0, "uncertainty_weight": 0.0}
+        changes |= {"init_checkpoint": str(start), "uem_channels": load_checkpoint(start).hidden_channels}
+        task = SD21Task(_config(folder, pairs, tmp_path, precision=precision, noise_gradient=True, **changes))
         task.prepare(torch.device("cpu"))
         on = precision != "no"
-        loss = task.step(task.model, _batch(), _noise(), lambda: torch.autocast("cpu", torch.bfloat16, on)).loss
-        loss.backward()
+        noise = StepNoise(1, 0, 0, 1, 1)
+        task.step(task.model, batch, noise, lambda: torch.autocast("cpu", torch.bfloat16, on)).loss.backward()
         return torch.cat([p.grad.flatten() for p in task.model.uem.parameters()])
 
     true, half = gradient("no"), gradient("bf16")
