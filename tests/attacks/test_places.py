@@ -50,7 +50,8 @@ def test_every_setting_is_allowed_or_refused_on_purpose(pack: Any) -> None:
     refused = {
         "photos", "out", "stage", "init", "steps", "batch_size", "patch", "seed",  # the node's own
         "pairs", "camera_pairs", "camera_share", "prompts", "cache_latents", "init_checkpoint",  # folders and files
-        "validate", "validate_every", "validate_metrics", "best", "keep",
+        "more_photos", "more_share", "degradation_ranges", "validate", "validate_every",
+        "validate_metrics", "best", "keep",
         "shard", "compile",  # of launches on many processes
     }  # fmt: skip
     known = {field.name for field in dataclasses.fields(pack.nodes.train.TrainConfig)}
