@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .captioners import MAX_WORDS, Caption, CaptionError, Progress, request_for, tidy
 from .images import enlarge
+from .out_of_memory import is_out_of_memory
 from .quality import INSTRUCTION
 
 log = logging.getLogger(__name__)
@@ -134,9 +135,9 @@ def load_qwen(folder: QwenFolder, device: torch.device, target: torch.device | N
     try:
         processor = AutoProcessor.from_pretrained(folder.path, local_files_only=True)
         model = AutoModelForImageTextToText.from_pretrained(folder.path, **options)
-    except torch.cuda.OutOfMemoryError:
-        raise
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        if is_out_of_memory(error):
+            raise
         raise CaptionError(
             f"model: {folder.path} cannot be loaded with transformers {transformers.__version__} "
             f"({_first_line(error)}). {_remedy(error, config)}"
@@ -223,7 +224,9 @@ class QwenCaptioner:
                 some = images[len(captions) : len(captions) + size]
                 try:
                     answers = self._answer(loaded, some, progress)
-                except torch.cuda.OutOfMemoryError as error:
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
                     if size == 1:
                         raise CaptionError(
                             "out of GPU memory for one picture; choose a smaller model, or 4 bit quantization"
