@@ -8,8 +8,6 @@ from typing import Any
 
 import comfy.diffusers_convert
 import comfy.model_base
-import comfy.model_management
-import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.utils
 from torch import Tensor
@@ -17,6 +15,7 @@ from torch import Tensor
 from ..qusr_train.checkpoint import QUSRCheckpoint
 from ..qusr_train.lora import LoraLayer
 from ..qusr_train.schedule import alpha_bar
+from .host import managed
 from .lora import SwitchedLora, lora_patches
 from .sampling import is_one_step, make_one_step
 from .sockets import LoadedUEM
@@ -105,12 +104,7 @@ def loaded_uem(model: Any, checkpoint: QUSRCheckpoint) -> LoadedUEM:
     scale = model.model.latent_format.scale_factor
     if not checkpoint.uem:
         return LoadedUEM(None, checkpoint.noise, scale)
-    patcher = comfy.model_patcher.ModelPatcher(
-        checkpoint.build_uem(),
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
-    return LoadedUEM(patcher, checkpoint.noise, scale)
+    return LoadedUEM(managed(checkpoint.build_uem()), checkpoint.noise, scale)
 
 
 def family(model: Any) -> str:
