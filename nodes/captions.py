@@ -10,15 +10,15 @@ import folder_paths
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..qusr_train.caption_cache import CaptionCache
-from ..qusr_train.captioners import MAX_WORDS, Captioner, CaptionError, caption_images
-from ..qusr_train.endpoint import HOSTS_VARIABLE, KEY_VARIABLE, ServerCaptioner, parse_addresses
-from ..qusr_train.quality import INSTRUCTION
-from ..qusr_train.qwen import ATTENTIONS, DTYPES, QUANTIZATIONS, QwenCaptioner, QwenFolder, download_qwen
-from ..qusr_train.qwen_models import PUBLISHED, RESEARCH, find_qwen
-from .host import check_image, checkpoint_interrupt, model_folders, progress
-from .qwen import forget_qwen, open_qwen
-from .sockets import CATEGORY
+from ..qusr_train.captions.cache import CaptionCache, caption_images
+from ..qusr_train.captions.captioner import Captioner, CaptionError
+from ..qusr_train.captions.instruction import INSTRUCTION, MAX_WORDS
+from ..qusr_train.captions.qwen import ATTENTIONS, DTYPES, QUANTIZATIONS, QwenCaptioner, QwenFolder, download_qwen
+from ..qusr_train.captions.qwen_models import PUBLISHED, RESEARCH, find_qwen
+from ..qusr_train.captions.server import HOSTS_VARIABLE, KEY_VARIABLE, ServerCaptioner, parse_addresses
+from .native.host import check_image, checkpoint_interrupt, model_folders, progress
+from .native.qwen import forget_qwen, open_qwen
+from .native.sockets import CATEGORY
 
 QWEN_FOLDER = "LLM"  # where other extensions put language models too
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.color import COLOR_FIXES, fix_color
-from .host import check_image, image_out, match_batch, match_size
-from .sockets import CATEGORY
+from ..qusr_train.images.color import COLOR_FIXES, fix_color
+from .native.host import check_image, image_out, match_batch, match_size
+from .native.sockets import CATEGORY
 
 
 class QUSRColorFix(io.ComfyNode):

@@ -6,9 +6,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from .host import check_image, image_out, match_batch, match_size
-from .sockets import CATEGORY
-from .view_files import save_picture
+from .native.host import check_image, image_out, match_batch, match_size
+from .native.sockets import CATEGORY
+from .native.view_files import save_picture
 
 
 class QUSRCompare(io.ComfyNode):

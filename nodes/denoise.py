@@ -12,11 +12,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.tiling import Tile, blend_tiles, count_tiles
-from .host import checkpoint_interrupt, progress
-from .oom import WHOLE, halve_until_it_fits
-from .sampling import is_one_step
-from .sockets import CATEGORY
+from ..qusr_train.images.tiling import Tile, blend_tiles, count_tiles
+from .native.host import checkpoint_interrupt, progress
+from .native.oom import WHOLE, halve_until_it_fits
+from .native.sampling import is_one_step
+from .native.sockets import CATEGORY
 
 SMALLEST_TILE = 32  # latent pixels
 

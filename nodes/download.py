@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..qusr_train.catalog import MODELS
-from ..qusr_train.download import choose, download_model, look
-from .host import checkpoint_interrupt, model_folders, progress
-from .sockets import CATEGORY
+from ..qusr_train.download.catalog import MODELS
+from ..qusr_train.download.models import choose, download_model, look
+from .native.host import checkpoint_interrupt, model_folders, progress
+from .native.sockets import CATEGORY
 
 
 class QUSRDownload(io.ComfyNode):

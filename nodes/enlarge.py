@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.images import enlarge
-from .host import check_image, image_out
-from .sockets import CATEGORY
+from ..qusr_train.images.check import enlarge
+from .native.host import check_image, image_out
+from .native.sockets import CATEGORY
 
 
 def enlarge_by(rgb: Tensor, scale: float) -> Tensor:

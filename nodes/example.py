@@ -6,9 +6,9 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..qusr_train.restore import read_image
-from .host import image_out
-from .sockets import CATEGORY
+from ..qusr_train.images.read import read_image
+from .native.host import image_out
+from .native.sockets import CATEGORY
 
 FOLDER = Path(__file__).parent / "example_photo"
 

@@ -8,11 +8,13 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..qusr_train.checkpoint import BUNDLED, FORMAT, CheckpointError, load_checkpoint, stored_format
-from .host import MODEL_FOLDER, register_model_folder
-from .nano import load_nano_models
-from .sockets import CATEGORY, UEMSocket
-from .stable_diffusion import apply_checkpoint, apply_to_vae, loaded_uem
+from ..qusr_train.checkpoints.format import CheckpointError, stored_format
+from ..qusr_train.checkpoints.load import load_checkpoint
+from ..qusr_train.checkpoints.nano_file import BUNDLED, FORMAT
+from .native.host import MODEL_FOLDER, register_model_folder
+from .native.nano import load_nano_models
+from .native.sockets import CATEGORY, UEMSocket
+from .native.stable_diffusion import apply_checkpoint, apply_to_vae, loaded_uem
 
 NO_FILES = "(put a file into models/qusr)"
 BUNDLED_NANO = "qusr-nano (bundled)"

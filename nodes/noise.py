@@ -10,9 +10,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.noise import VARIANTS, NoiseParameters, as_variant, injected_noise, noise_sigma, seeded_noise
-from .host import image_out, match_batch
-from .sockets import CATEGORY, Uncertainty, UncertaintySocket
+from ..qusr_train.model.noise import VARIANTS, NoiseParameters, as_variant, injected_noise, noise_sigma, seeded_noise
+from .native.host import image_out, match_batch
+from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
 from .vae import encode, tile_inputs
 
 AS_TRAINED = -1.0

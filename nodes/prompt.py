@@ -10,10 +10,18 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..qusr_train.prompt import CONTEXT_LENGTH, END_TOKEN, FITS, PAD_TOKEN, START_TOKEN, fit_prompt, prioritise_prompt
-from ..qusr_train.quality import describe, measure_quality
-from .host import check_image
-from .sockets import CATEGORY, TilesSocket
+from ..qusr_train.captions.measured import describe, measure_quality
+from ..qusr_train.model.tokenizer import (
+    CONTEXT_LENGTH,
+    END_TOKEN,
+    FITS,
+    PAD_TOKEN,
+    START_TOKEN,
+    fit_prompt,
+    prioritise_prompt,
+)
+from .native.host import check_image
+from .native.sockets import CATEGORY, TilesSocket
 from .tiles import PhotoTiles
 
 

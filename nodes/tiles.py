@@ -8,9 +8,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.tiling import Tile, grid
-from .host import check_image, image_out
-from .sockets import CATEGORY, TilesSocket
+from ..qusr_train.images.tiling import Tile, grid
+from .native.host import check_image, image_out
+from .native.sockets import CATEGORY, TilesSocket
 
 Area = tuple[str, float, float, float, float]
 """ComfyUI's area of a CONDITIONING as shares of the image: "percentage", height, width, y, x."""

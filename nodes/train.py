@@ -20,13 +20,13 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ..qusr_train.checkpoint import BUNDLED
-from ..qusr_train.config import TrainConfig, load_config_file
+from ..qusr_train.checkpoints.nano_file import BUNDLED
 from ..qusr_train.files import write_whole
-from ..qusr_train.plot import loss_plot
-from ..qusr_train.tracking import SAMPLES, metrics_file, read_metrics
-from .host import MODEL_FOLDER, checkpoint_interrupt, image_out, progress, register_model_folder
-from .sockets import CATEGORY
+from ..qusr_train.training.config import TrainConfig, load_config_file
+from ..qusr_train.training.plot import loss_plot
+from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics
+from .native.host import MODEL_FOLDER, checkpoint_interrupt, image_out, progress, register_model_folder
+from .native.sockets import CATEGORY
 
 ROOT = Path(__file__).resolve().parents[1]
 NANO, SD21 = "qusr-nano", "SD 2.1-base"

@@ -9,13 +9,13 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.heatmap import COLORMAPS, add_legend, colorize, value_range
-from ..qusr_train.tiling import iterate_images
-from ..qusr_train.uncertainty import estimate_uncertainty, gradient_uncertainty
-from .host import check_image, checkpoint_interrupt, image_out, match_batch, progress
+from ..qusr_train.images.heatmap import COLORMAPS, add_legend, colorize, value_range
+from ..qusr_train.images.tiling import iterate_images
+from ..qusr_train.model.uncertainty import estimate_uncertainty, gradient_uncertainty
+from .native.host import check_image, checkpoint_interrupt, image_out, match_batch, progress
+from .native.sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
+from .native.view_files import uncertainty_files
 from .noise import AdaptiveNoise
-from .sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
-from .view_files import uncertainty_files
 
 ESTIMATORS = ("auto", "model", "gradient")
 

@@ -10,15 +10,15 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.color import COLOR_FIXES, fix_color
-from ..qusr_train.quality import measured_prompts
+from ..qusr_train.captions.measured import measured_prompts
+from ..qusr_train.images.color import COLOR_FIXES, fix_color
 from .denoise import one_step
 from .enlarge import enlarge_by
-from .host import CheckedImage, check_image, checkpoint_interrupt, image_out, progress
-from .nano import NanoModels, load_nano_models
+from .native.host import CheckedImage, check_image, checkpoint_interrupt, image_out, progress
+from .native.nano import NanoModels, load_nano_models
+from .native.sockets import CATEGORY, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
 from .noise import adaptive_noise
 from .prompt import encode_tiles
-from .sockets import CATEGORY, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
 from .tiles import PhotoTiles, whole_photo
 from .uncertainty import estimate
 from .vae import decode_latent, encode_latent

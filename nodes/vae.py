@@ -13,11 +13,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.noise import seeded_noise
-from .exact_vae import ExactVAE
-from .host import check_image, checkpoint_interrupt, progress
-from .oom import WHOLE, halve_until_it_fits
-from .sockets import CATEGORY
+from ..qusr_train.model.noise import seeded_noise
+from .native.exact_vae import ExactVAE
+from .native.host import check_image, checkpoint_interrupt, progress
+from .native.oom import WHOLE, halve_until_it_fits
+from .native.sockets import CATEGORY
 
 MODES = ("exact", "blended")
 SIZE = "qusr_size"  # key of a LATENT: height and width of the image before padding

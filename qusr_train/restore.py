@@ -4,38 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from .checkpoint import BUNDLED, NanoCheckpoint, load_nano, text_encoder_config
-from .color import fix_color
-from .files import write_whole
-from .images import CheckedImage, ImageError, check_image, enlarge
-from .lora import merge
-from .nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
-from .noise import injected_noise, noise_sigma, residual_step, seeded_noise
-from .prompt import encode_tokens
-from .quality import measured_prompts
-from .uncertainty import UEM, estimate_uncertainty
-
-
-def build_text_encoder(config: NanoConfig, state: dict[str, Tensor] | None = None) -> Any:
-    """The small CLIP text model of transformers (4.x or 5.x), in evaluation mode when weights are given."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    encoder = CLIPTextModel(CLIPTextConfig(**text_encoder_config(config)))
-    if state is not None:
-        prefix = "text_model." if any(k.startswith("text_model.") for k in encoder.state_dict()) else ""
-        missing, unexpected = encoder.load_state_dict({prefix + k: v for k, v in state.items()}, strict=False)
-        wrong = [key for key in missing if "position_ids" not in key] + list(unexpected)
-        if wrong:
-            raise ValueError(f"text encoder: keys do not fit: {', '.join(wrong[:5])}")
-        encoder.eval()
-    return encoder
+from .captions.measured import measured_prompts
+from .checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_nano
+from .images.check import enlarge
+from .images.color import fix_color
+from .images.read import read_image
+from .images.write import write_png
+from .model.lora import merge
+from .model.nano import NanoUNet, PixelUnshuffleVAE
+from .model.noise import injected_noise, noise_sigma, residual_step, seeded_noise
+from .model.text_encoder import build_text_encoder
+from .model.tokenizer import encode_tokens
+from .model.uncertainty import UEM, estimate_uncertainty
 
 
 @dataclass(frozen=True)
@@ -111,35 +95,6 @@ class Restorer:
         restored = (self.vae.decode(z_hq / self.checkpoint.latent_scale) + 1) / 2
         restored = fix_color(restored.clamp(0, 1).cpu(), bicubic, color_fix).clamp(0, 1)
         return Restored(restored, bicubic, u.cpu(), prompts)
-
-
-def read_image(path: Path) -> CheckedImage:
-    """Read a picture file: any Pillow mode, orientation applied, 16-bit grey kept to its range.
-
-    Raises:
-        ImageError: not a readable image.
-    """
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I"):
-                array = np.asarray(picture, dtype=np.float32)[..., None] / 65535.0
-            elif picture.mode == "F":  # float TIFF, by convention in [0, 1]
-                array = np.asarray(picture, dtype=np.float32)[..., None]
-            else:
-                has_alpha = picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
-                array = np.asarray(picture.convert("RGBA" if has_alpha else "RGB"), dtype=np.float32) / 255.0
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
-    return check_image(torch.from_numpy(np.array(array))[None], str(path))
-
-
-def write_png(path: Path, rgb: Tensor, alpha: Tensor | None = None) -> None:
-    """Write (3, H, W) in [0, 1], with (1, H, W) alpha if given; the file appears whole or not at all."""
-    x = rgb if alpha is None else torch.cat([rgb, alpha])
-    array = (x.clamp(0, 1) * 255.0).round().byte().permute(1, 2, 0).cpu().numpy()
-    with write_whole(path) as temporary:
-        Image.fromarray(array).save(temporary, "PNG")
 
 
 def restore_file(restorer: Restorer, source: Path, target: Path, prompt: str | None, seed: int) -> None:

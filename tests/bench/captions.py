@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from qusr_train.caption_cache import CaptionCache
-from qusr_train.captioners import MeasuredCaptioner, caption_images
-from qusr_train.prompt import fit_prompt, prioritise_prompt, qualities_in
-from qusr_train.restore import read_image
+from qusr_train.captions.cache import CaptionCache, caption_images
+from qusr_train.captions.measured import MeasuredCaptioner
+from qusr_train.images.read import read_image
+from qusr_train.model.tokenizer import fit_prompt, prioritise_prompt, qualities_in
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "nodes" / "example_photo" / "osprey-original.png"
 

@@ -1,6 +1,6 @@
 """Device memory of each step at full SD 2.1 shapes in float16: `python -m tests.bench.device_memory`.
 
-Counted with tests/host/device_meter.py, so that no GPU is needed; the models' own weights are left out.
+Counted with tests/support/device_meter.py, so that no GPU is needed; the models' own weights are left out.
 `whole` runs the module over the whole image, `tiles` is what this extension's nodes do when a tile is set.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.host.device_meter import DEVICE, DeviceMeter, on_device, without_data
+from tests.support.device_meter import DEVICE, DeviceMeter, on_device, without_data
 
 LATENT_TILE, LATENT_OVERLAP = 96, 32
 VAE_SHAPE = {
@@ -57,10 +57,10 @@ def steps(pack: Any, size: int, tile: int) -> dict[str, tuple[Callable[[], Any],
 
     half = torch.float16
     with on_device(half):
-        vae, unet, uem = vae_model(), unet_model(), pack.qusr_train.uncertainty.UEM(64)
+        vae, unet, uem = vae_model(), unet_model(), pack.qusr_train.model.uncertainty.UEM(64)
     for coder in (vae.encoder, vae.decoder):  # the exact tiles use the same
         coder.mid.attn_1.optimized_attention = pytorch_attention
-    exact = pack.nodes.exact_vae.ExactVAE(vae, tile, DEVICE, half)
+    exact = pack.nodes.native.exact_vae.ExactVAE(vae, tile, DEVICE, half)
     pixels, latent = torch.zeros(1, 3, size, size), torch.zeros(1, 4, size // 8, size // 8)
     text, time = torch.zeros(1, 77, 1024, device=DEVICE, dtype=half), torch.ones(1, device=DEVICE)
 
@@ -73,8 +73,8 @@ def steps(pack: Any, size: int, tile: int) -> dict[str, tuple[Callable[[], Any],
     def there(x: Tensor) -> Tensor:
         return x.to(DEVICE, half)
 
-    blend = pack.qusr_train.tiling.blend_tiles
-    estimate = pack.qusr_train.uncertainty.estimate_uncertainty
+    blend = pack.qusr_train.images.tiling.blend_tiles
+    estimate = pack.qusr_train.model.uncertainty.estimate_uncertainty
     return {
         "uncertainty": (lambda: uem(there(pixels)), lambda: estimate(uem, there(pixels))),
         "encode": (lambda: vae.quant_conv(vae.encoder(there(pixels))), lambda: exact.moments(pixels)),

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qusr_train.data import find_images
-from qusr_train.evaluate import load_rgb
-from qusr_train.fidelity import psnr, ssim
-from qusr_train.restore import Restorer, read_image
+from qusr_train.evaluation.fidelity import psnr, ssim
+from qusr_train.images.find import find_images
+from qusr_train.images.read import load_rgb, read_image
+from qusr_train.restore import Restorer
 
 TAPS, STRIDE = 13, 2
 

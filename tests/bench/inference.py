@@ -127,10 +127,10 @@ def photo(size: int) -> Tensor:
 
 def plain(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[Stopwatch], Tensor], str]:
     """diffusers: everything whole, mean of the posterior, `reference` variant."""
-    from qusr_train.color import fix_color
-    from qusr_train.noise import NoiseParameters, injected_noise, noise_sigma, seeded_noise
-    from qusr_train.prompt import encode_tokens
-    from qusr_train.uncertainty import UEM
+    from qusr_train.images.color import fix_color
+    from qusr_train.model.noise import NoiseParameters, injected_noise, noise_sigma, seeded_noise
+    from qusr_train.model.tokenizer import encode_tokens
+    from qusr_train.model.uncertainty import UEM
 
     models = {}
     for seed, kind in enumerate(("unet", "vae", "text")):
@@ -171,7 +171,7 @@ def import_pack(cpu: bool) -> Any:
     """The extension inside ComfyUI, in this process."""
     import importlib.util
 
-    from tests.host.comfyui import comfyui_path
+    from tests.support.comfyui import comfyui_path
 
     sys.path.insert(0, str(comfyui_path()))
     import comfy.cli_args
@@ -197,13 +197,13 @@ def ours(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[
     comfy.cli_args.args.fp16_vae = dtype == torch.float16
     nodes = pack.nodes
     model, clip, vae = _native(device, dtype)
-    noise_parameters = pack.qusr_train.noise.NoiseParameters()
+    noise_parameters = pack.qusr_train.model.noise.NoiseParameters()
     patched = nodes.sampling.make_one_step(model.clone(), "reference")
     torch.manual_seed(0)
     import comfy.model_patcher
 
     uem = comfy.model_patcher.ModelPatcher(
-        pack.qusr_train.uncertainty.UEM(64).eval(), load_device=device, offload_device=torch.device("cpu")
+        pack.qusr_train.model.uncertainty.UEM(64).eval(), load_device=device, offload_device=torch.device("cpu")
     )
     loaded = nodes.sockets.LoadedUEM(uem, noise_parameters, SCALE)
     image = photo(size)
@@ -224,7 +224,7 @@ def ours(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[
         with watch.stage("decode"):
             out = nodes.vae.decode_latent(vae, restored)
         with watch.stage("colour"):
-            fixed = pack.qusr_train.color.fix_color(out.movedim(-1, 1), rgb, "adain")
+            fixed = pack.qusr_train.images.color.fix_color(out.movedim(-1, 1), rgb, "adain")
         return fixed.clamp(0, 1)
 
     return run, "ComfyUI nodes"

@@ -22,14 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qusr_train import losses
-from qusr_train.config import TrainConfig, load_config_file
-from qusr_train.data import Batch
-from qusr_train.perceptual import PerceptualLoss
-from qusr_train.stable_diffusion import StableDiffusion
-from qusr_train.step import StepNoise
-from qusr_train.train_sd21 import SD21Task
-from qusr_train.training import make_optimizer
+from qusr_train.data.samples import Batch
+from qusr_train.model.stable_diffusion import StableDiffusion
+from qusr_train.training import losses
+from qusr_train.training.config import TrainConfig, load_config_file
+from qusr_train.training.loop import make_optimizer
+from qusr_train.training.perceptual import PerceptualLoss
+from qusr_train.training.sd21 import SD21Task
+from qusr_train.training.step import StepNoise
 
 from .inference import PROMPT, MemoryWatch, parameter_shapes, skeleton, weights
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.host.browser import find_browser, newest_frontend
-from tests.host.comfyui import Server
+from tests.support.browser import find_browser, newest_frontend
+from tests.support.comfyui import Server
 
 from .driver import ComfyPage
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import ConsoleMessage, Locator, Page
 
-from tests.host.comfyui import Server
+from tests.support.comfyui import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from qusr_train.heatmap import colorize
-from qusr_train.nano import PixelUnshuffleVAE
-from qusr_train.noise import injected_noise, noise_sigma, seeded_noise
-from qusr_train.restore import Restorer, read_image
-from tests.host.comfyui import base_directory
+from qusr_train.images.heatmap import colorize
+from qusr_train.images.read import read_image
+from qusr_train.model.nano import PixelUnshuffleVAE
+from qusr_train.model.noise import injected_noise, noise_sigma, seeded_noise
+from qusr_train.restore import Restorer
+from tests.support.comfyui import base_directory
 
 from .driver import ComfyPage, graph, node
 

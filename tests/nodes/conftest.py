@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _import_comfyui() -> None:
-    from tests.host.comfyui import comfyui_path, has_accelerator
+    from tests.support.comfyui import comfyui_path, has_accelerator
 
     # First on the path: ComfyUI's `nodes` and `utils` must win over the pack's own folder names.
     sys.path.insert(0, str(comfyui_path()))

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.host import golden
+from tests.support import golden
 
 
 @pytest.fixture(scope="module")
 def sd(pack: Any) -> SimpleNamespace:
     """The golden model with QUSR on it."""
     base = golden.golden_unet()
-    checkpoint = pack.qusr_train.checkpoint.load_checkpoint(golden.GOLDEN / "checkpoints" / "qusr.pkl")
-    module = pack.nodes.stable_diffusion
+    checkpoint = pack.qusr_train.checkpoints.load.load_checkpoint(golden.GOLDEN / "checkpoints" / "qusr.pkl")
+    module = pack.nodes.native.stable_diffusion
     return SimpleNamespace(
         model=module.apply_checkpoint(base, checkpoint),
         uem=module.loaded_uem(base, checkpoint),
@@ -52,7 +52,7 @@ def test_keys_and_values_in_parts_give_the_same(
     vae_module: Any, pack: Any, sd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As for images beyond 2048 x 2048; here 33 x 25 positions in parts of 100."""
-    exact = pack.nodes.exact_vae
+    exact = pack.nodes.native.exact_vae
     monkeypatch.setattr(exact, "RESIDENT_POSITIONS", 800)
     monkeypatch.setattr(exact, "STREAMED_AT_ONCE", 100)
     calls = []

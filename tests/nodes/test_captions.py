@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.host.chat_server import ChatServer
-from tests.host.tiny_qwen import build
+from tests.support.chat_server import ChatServer
+from tests.support.tiny_qwen import build
 
 QWEN = {
     "model": "tiny", "download": False, "instruction": "", "max_words": 6, "temperature": 0.0, "seed": 0,
@@ -42,20 +42,20 @@ def host(pack: Any, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
     yield management
     management.interrupt_current_processing(False)
-    pack.nodes.qwen.forget_qwen()
+    pack.nodes.native.qwen.forget_qwen()
 
 
 @pytest.fixture
 def loads(pack: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """One entry for every time a model is read from disk."""
     seen: list[Any] = []
-    real = pack.nodes.qwen.load_qwen
+    real = pack.nodes.native.qwen.load_qwen
 
     def counted(*arguments: Any, **options: Any) -> Any:
         seen.append(arguments)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(pack.nodes.qwen, "load_qwen", counted)
+    monkeypatch.setattr(pack.nodes.native.qwen, "load_qwen", counted)
     return seen
 
 
@@ -95,7 +95,7 @@ def in_memory() -> int:
 
 def managed(pack: Any, management: Any) -> list[Any]:
     """The Qwen models ComfyUI knows of."""
-    return [m for m in management.loaded_models() if isinstance(m, pack.nodes.qwen.WholePatcher)]
+    return [m for m in management.loaded_models() if isinstance(m, pack.nodes.native.qwen.WholePatcher)]
 
 
 def pictures(count: int, seed: int = 0) -> Tensor:
@@ -109,7 +109,7 @@ def test_qwen_sees_each_image_of_a_batch(qwen: Any) -> None:
 
 
 def test_qwen_in_the_node_answers_as_without_comfyui(qwen: Any, pack: Any, models: Path) -> None:
-    module = pack.qusr_train.qwen
+    module = pack.qusr_train.captions.qwen
     folder = module.QwenFolder(models / "Qwen" / "tiny")
     alone = module.QwenCaptioner(folder, module.KeptQwen(folder, torch.device("cpu")), max_words=6)
     image = pictures(2)
@@ -181,9 +181,9 @@ def test_another_model_takes_the_place_of_a_kept_one(qwen: Any, loads: list[Any]
 
 def test_weights_that_cannot_move_are_dropped_when_the_room_is_wanted(pack: Any, host: Any, models: Path) -> None:
     """4 and 8 bit weights: here full ones in their place, since those need a GPU."""
-    module, cpu = pack.qusr_train.qwen, torch.device("cpu")
+    module, cpu = pack.qusr_train.captions.qwen, torch.device("cpu")
     loaded = module.load_qwen(module.QwenFolder(models / "Qwen" / "tiny"), cpu)
-    patcher = pack.nodes.qwen.manage(loaded, False, cpu, cpu)
+    patcher = pack.nodes.native.qwen.manage(loaded, False, cpu, cpu)
     del loaded
     host.load_models_gpu([patcher], force_full_load=True)
     assert managed(pack, host) == [patcher]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.bench.device_memory import peak, steps
-from tests.host.device_meter import without_data
+from tests.support.device_meter import without_data
 
 TILE = 256
 BYTES = {"uncertainty": 4 * 3 * 2, "encode": 0, "denoise": 1, "decode": 0}  # for each pixel: input and output there
@@ -23,8 +23,8 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("endless")
 def test_tiles_bound_the_memory_of_encoding_and_decoding(pack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # As for images beyond 2048 x 2048: else the keys and values of the attention still grow.
-    monkeypatch.setattr(pack.nodes.exact_vae, "RESIDENT_POSITIONS", 0)
-    monkeypatch.setattr(pack.nodes.exact_vae, "STREAMED_AT_ONCE", 1024)
+    monkeypatch.setattr(pack.nodes.native.exact_vae, "RESIDENT_POSITIONS", 0)
+    monkeypatch.setattr(pack.nodes.native.exact_vae, "STREAMED_AT_ONCE", 1024)
     with without_data():
         small, large = steps(pack, 512, TILE), steps(pack, 768, TILE)
         for name in ("encode", "decode"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.host.file_server import FileServer, Served
+from tests.support.file_server import FileServer, Served
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_cancel_stops_the_download_and_the_next_run_goes_on(
         if value:
             management.interrupt_current_processing()
 
-    monkeypatch.setattr(sys.modules["qusr_pack.qusr_train.transfer"], "REPORT_EVERY", 0.0)
+    monkeypatch.setattr(sys.modules["qusr_pack.qusr_train.download.transfer"], "REPORT_EVERY", 0.0)
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", cancel)
     with pytest.raises(management.InterruptProcessingException):
         node.QUSRDownload.execute("taesd", True)

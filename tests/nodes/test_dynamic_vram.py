@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.host import golden
+from tests.support import golden
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def swapped(monkeypatch: pytest.MonkeyPatch) -> type:
 @pytest.fixture
 def fresh(pack: Any) -> Iterator[Any]:
     """nano's module without models from other tests in its cache, and none left for them."""
-    nano = pack.nodes.nano
+    nano = pack.nodes.native.nano
     nano._base.cache_clear()
     yield nano
     nano._base.cache_clear()
@@ -36,8 +36,8 @@ def test_uncertainty_module_is_managed_as_comfyui_manages_its_own(swapped: type,
     models = fresh.load_nano_models()
     assert type(models.uem.patcher) is swapped
     assert type(models.model) is not swapped, "hooks and torch.compile need the classic kind"
-    checkpoint = pack.qusr_train.checkpoint.load_checkpoint(golden.GOLDEN / "checkpoints" / "qusr.pkl")
-    uem = pack.nodes.stable_diffusion.loaded_uem(golden.golden_unet(), checkpoint)
+    checkpoint = pack.qusr_train.checkpoints.load.load_checkpoint(golden.GOLDEN / "checkpoints" / "qusr.pkl")
+    uem = pack.nodes.native.stable_diffusion.loaded_uem(golden.golden_unet(), checkpoint)
     assert type(uem.patcher) is swapped
 
 

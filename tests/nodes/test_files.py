@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def nano_module(pack: Any) -> Any:
-    module = pack.nodes.nano
+    module = pack.nodes.native.nano
     module._base.cache_clear()
     yield module
     module._base.cache_clear()
@@ -22,7 +22,7 @@ def test_missing_weights_are_named_with_a_remedy(nano_module: Any, tmp_path: Pat
 
 
 def test_truncated_weights_are_named(nano_module: Any, pack: Any, tmp_path: Path) -> None:
-    whole = Path(pack.qusr_train.checkpoint.BUNDLED).read_bytes()
+    whole = Path(pack.qusr_train.checkpoints.nano_file.BUNDLED).read_bytes()
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"broken\.safetensors: damaged"):

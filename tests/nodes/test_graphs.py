@@ -61,7 +61,7 @@ def test_reference_variant_keeps_the_noise_and_paper_variant_does_not(
 ) -> None:
     """Paper result = reference result - injected noise."""
     parts = separate(photo, seed=5)
-    one_step, make = pack.nodes.denoise.one_step, pack.nodes.sampling.make_one_step
+    one_step, make = pack.nodes.denoise.one_step, pack.nodes.native.sampling.make_one_step
     bare = nano.model.clone()
     bare.wrappers.clear()
     results = {
@@ -126,7 +126,7 @@ def test_lora_strength_zero_is_the_plain_base(node: Any, nano: Any, pack: Any, s
     plain = node.QUSRNanoLoader.execute(lora_strength=0.0).args[0]
     tuned = run_separate(node, nano, parts)
     base = run_separate(node, type(nano)(model=plain, vae=nano.vae), parts)
-    checkpoint = pack.qusr_train.checkpoint.load_nano()
+    checkpoint = pack.qusr_train.checkpoints.nano_file.load_nano()
     assert torch.equal(tuned, base) == (not checkpoint.lora)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.host import golden
+from tests.support import golden
 
 CHECKPOINTS = golden.GOLDEN / "checkpoints"
 INSTEAD = "load SD 2.1-base"
@@ -140,7 +140,7 @@ def test_nano_loader_lists_nano_files_and_each_loader_names_the_other(
 ) -> None:
     bundled = pack.nodes.load.BUNDLED_NANO
     assert _nano_options(node) == [bundled]
-    shutil.copy(pack.qusr_train.checkpoint.BUNDLED, folders[1] / "mine.safetensors")
+    shutil.copy(pack.qusr_train.checkpoints.nano_file.BUNDLED, folders[1] / "mine.safetensors")
     shutil.copy(CHECKPOINTS / "qusr.pkl", folders[0])
     (folders[0] / "cut.safetensors").write_bytes(b"\x10")
     import folder_paths
@@ -161,7 +161,7 @@ def test_nano_loader_lists_nano_files_and_each_loader_names_the_other(
 
 
 def test_a_nano_file_that_was_trained_further_is_read_again(node: Any, pack: Any, folders: list[Path]) -> None:
-    module = pack.qusr_train.checkpoint
+    module = pack.qusr_train.checkpoints.nano_file
     path = folders[0] / "mine.safetensors"
     shutil.copy(module.BUNDLED, path)
     weight = "diffusion_model.conv_out.weight"

@@ -16,16 +16,18 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_every_kind_of_out_of_memory_counts(pack: Any, error: Exception) -> None:
-    assert pack.nodes.oom.is_oom(error)
+    assert pack.nodes.native.oom.is_oom(error)
 
 
 def test_other_errors_and_cancel_do_not_count(pack: Any) -> None:
     import comfy.model_management
 
     cancel = comfy.model_management.InterruptProcessingException()
-    assert not any(map(pack.nodes.oom.is_oom, (cancel, ValueError("out of memory"), RuntimeError("size mismatch"))))
+    assert not any(
+        map(pack.nodes.native.oom.is_oom, (cancel, ValueError("out of memory"), RuntimeError("size mismatch")))
+    )
     with pytest.raises(RuntimeError, match="size mismatch"):
-        pack.nodes.oom.halve_until_it_fits(_fail(RuntimeError("size mismatch")), 64, 32, 32, "vae", "pixels")
+        pack.nodes.native.oom.halve_until_it_fits(_fail(RuntimeError("size mismatch")), 64, 32, 32, "vae", "pixels")
 
 
 def _fail(error: Exception) -> Any:
@@ -44,5 +46,5 @@ def test_sides_are_halved_down_to_the_smallest(pack: Any, tile: int, tried: list
         raise ERRORS[-1]
 
     with pytest.raises(RuntimeError, match="vae: out of memory even with tiles of 128 pixels"):
-        pack.nodes.oom.halve_until_it_fits(attempt, tile, 500, 128, "vae", "pixels")
+        pack.nodes.native.oom.halve_until_it_fits(attempt, tile, 500, 128, "vae", "pixels")
     assert sides == tried

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.host import golden
+from tests.support import golden
 
 SCALE = 0.18215
 TOLERANCE = 1e-4
@@ -108,7 +108,7 @@ def test_qusr_step_by_step(
     """Every tensor of the chain; where the reference drew noise, its draw is given."""
     run, image = golden.run(name), golden.picture(f"{name}_lq")
     loaded = load("qusr")
-    nodes, noise_module = pack.nodes, pack.qusr_train.noise
+    nodes, noise_module = pack.nodes, pack.qusr_train.model.noise
 
     conditioning, used, cut, _ = node.QUSREncodePrompt.execute([sd.clip], [run.about["prompt"]]).args
     assert cut == 0

@@ -142,7 +142,7 @@ def test_no_line_of_any_latent_is_left_out(pack: Any) -> None:
     """Areas go through ComfyUI's own rounding; a latent pixel is one of the photo (nano) or two (SD)."""
     import comfy.samplers
 
-    grid, tiles = pack.qusr_train.tiling.grid, pack.nodes.tiles.PhotoTiles
+    grid, tiles = pack.qusr_train.images.tiling.grid, pack.nodes.tiles.PhotoTiles
     for side, tile, overlap, fold in itertools.product(range(33, 120), (32, 40), (0, 8), (1, 2)):
         windows = tuple(grid(side, 32, tile, overlap))
         latent = -(-side // fold)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.host import golden
+from tests.support import golden
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.host.comfyui import Server
+from tests.support.comfyui import Server
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.host.comfyui import PACK_NAME, PromptFailed, Server, base_directory
-from tests.host.thumbnails import NEED_WEIGHTS
-from tests.host.workflow import to_prompt
+from tests.support.comfyui import PACK_NAME, PromptFailed, Server, base_directory
+from tests.support.workflow import to_prompt
+from tests.tools.thumbnails import NEED_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
@@ -59,7 +59,7 @@ def test_import_loads_nothing_heavy() -> None:
     code = (
         "import sys, importlib.util, pathlib\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from tests.host.comfyui import comfyui_path\n"
+        "from tests.support.comfyui import comfyui_path\n"
         "sys.path.insert(0, str(comfyui_path()))\n"
         "import comfy.cli_args; comfy.cli_args.args.cpu = True\n"
         "import nodes, comfy_api.latest, comfy.samplers\n"

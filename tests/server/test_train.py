@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.host.comfyui import PromptFailed, Server, base_directory
+from tests.support.comfyui import PromptFailed, Server, base_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 MORE = {"photo_factors": [1.0], "workers": 0, "precision": "no", "learning_rate": 0.01, "warmup": 0, "sample_every": 3}

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from qusr_train.checkpoint import NanoCheckpoint, save_nano, strip_text_prefix
-from qusr_train.lora import LoraLayer, target_layers
-from qusr_train.nano import NanoConfig, NanoUNet
-from qusr_train.noise import NoiseParameters
-from qusr_train.restore import build_text_encoder
-from qusr_train.uncertainty import UEM
+from qusr_train.checkpoints.nano_file import NanoCheckpoint, save_nano
+from qusr_train.model.lora import LoraLayer, target_layers
+from qusr_train.model.nano import NanoConfig, NanoUNet
+from qusr_train.model.noise import NoiseParameters
+from qusr_train.model.text_encoder import build_text_encoder, strip_text_prefix
+from qusr_train.model.uncertainty import UEM
 
 WriteImage = Callable[..., Path]
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -102,7 +102,7 @@ def tiny_sd21(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_pairs(tmp_path_factory: pytest.TempPathFactory, texture: Tensor) -> Path:
     """Six pairs of 64 x 64, made by `degrade`."""
-    from qusr_train.pregenerate import pregenerate
+    from qusr_train.data.pregenerate import pregenerate
 
     photos = tmp_path_factory.mktemp("photos")
     Image.fromarray((texture[0] * 255).byte().permute(1, 2, 0).numpy()).save(photos / "photo.png")

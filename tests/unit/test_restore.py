@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from qusr_train.checkpoint import NanoCheckpoint
-from qusr_train.nano import NanoUNet
-from qusr_train.noise import NoiseParameters, seeded_noise
-from qusr_train.restore import Restorer, build_text_encoder, read_image, restore_file
+from qusr_train.checkpoints.nano_file import NanoCheckpoint
+from qusr_train.images.read import read_image
+from qusr_train.model.nano import NanoUNet
+from qusr_train.model.noise import NoiseParameters, seeded_noise
+from qusr_train.model.text_encoder import build_text_encoder
+from qusr_train.restore import Restorer, restore_file
 
 WriteImage = Callable[..., Path]
 

@@ -1,0 +1,117 @@
+"""One-step residual sampling as patches on a native MODEL, so that every ComfyUI sampler can run it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+from ...qusr_train.model.noise import Variant
+
+_WRAPPER_KEY = "qusr_paper_variant"
+
+
+class OneStepSampling(torch.nn.Module):
+    """A `model_sampling` whose only step turns z_g into z_g - eps (equation 2).
+
+    One sigma, 1: every scheduler at one step then gives [1, 0], and `euler` returns the
+    denoised latent itself.
+
+    Args:
+        timestep: what the UNet is told.
+        signal, noise: the step is (z - noise * eps) / signal; both 1 for QUSR, for OSEDiff the
+            square roots of alpha_bar and 1 - alpha_bar.
+    """
+
+    sigmas: Tensor
+    log_sigmas: Tensor
+
+    def __init__(self, timestep: float = 1.0, signal: float = 1.0, noise: float = 1.0) -> None:
+        super().__init__()
+        self.signal, self.noise = signal, noise
+        self.sigma_data = 1.0
+        self.model_timestep = timestep
+        self.register_buffer("sigmas", torch.ones(1))
+        self.register_buffer("log_sigmas", torch.zeros(1))
+
+    @property
+    def sigma_min(self) -> Tensor:
+        return self.sigmas[0]
+
+    @property
+    def sigma_max(self) -> Tensor:
+        return self.sigmas[-1]
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        return torch.full_like(sigma, self.model_timestep)
+
+    def sigma(self, timestep: Tensor) -> Tensor:
+        return torch.ones_like(timestep)
+
+    def percent_to_sigma(self, percent: float) -> float:
+        if percent <= 0.0:
+            return 999999999.9
+        return 0.0 if percent >= 1.0 else 1.0
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        return noise
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        return (model_input - self.noise * model_output) / self.signal
+
+    def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
+        return latent_image + noise
+
+    def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
+        return latent
+
+
+def _subtract_injected(
+    executor: Any,
+    model_wrap: Any,
+    sigmas: Tensor,
+    extra_args: dict[str, Any],
+    callback: Any,
+    noise: Tensor,
+    latent_image: Tensor | None = None,
+    denoise_mask: Tensor | None = None,
+    disable_pbar: bool = False,
+) -> Tensor:
+    """Paper variant: z_lq - eps = (z_g - eps) - injected noise, in the result and in the x0 a callback sees.
+
+    Outside a denoise mask the sampler returns the latent itself, without noise to subtract.
+    """
+    injected = noise if denoise_mask is None else noise * denoise_mask
+
+    def paper_callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+        callback(step, x0 - injected, x, total)
+
+    seen = paper_callback if callback is not None else None
+    restored = executor(model_wrap, sigmas, extra_args, seen, noise, latent_image, denoise_mask, disable_pbar)
+    return restored - injected
+
+
+def make_one_step(
+    patcher: Any, variant: Variant, timestep: float = 1.0, signal: float = 1.0, noise: float = 1.0
+) -> Any:
+    """Patch a cloned ModelPatcher in place for one-step residual sampling and return it.
+
+    Args:
+        patcher: a clone, it is modified.
+        variant: which residual formula (see `qusr_train.noise`).
+        timestep: what the UNet is told, 1 for QUSR.
+        signal, noise: see `OneStepSampling`.
+    """
+    patcher.add_object_patch("model_sampling", OneStepSampling(timestep, signal, noise))
+    if variant == "paper":
+        patcher.add_wrapper_with_key(
+            comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE, _WRAPPER_KEY, _subtract_injected
+        )
+    return patcher
+
+
+def is_one_step(patcher: Any) -> bool:
+    """Whether a MODEL came from a QUSR loader."""
+    return isinstance(patcher.object_patches.get("model_sampling"), OneStepSampling)

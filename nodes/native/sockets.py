@@ -1,0 +1,45 @@
+"""Socket types of QUSR and the typed objects that travel on them; everything else is native."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...qusr_train.model.noise import NoiseParameters
+
+CATEGORY = "image/upscaling/QUSR"
+
+UEMSocket = io.Custom("QUSR_UEM")
+UncertaintySocket = io.Custom("QUSR_UNCERTAINTY")
+TilesSocket = io.Custom("QUSR_TILES")
+
+
+@dataclass(frozen=True)
+class LoadedUEM:
+    """What a loader hands out beside the MODEL."""
+
+    patcher: Any
+    """ComfyUI ModelPatcher around a `qusr_train.uncertainty.UEM`; None when the model has none (PiSA-SR, OSEDiff)."""
+    noise: NoiseParameters
+    """How the model was trained to turn the map into noise."""
+    latent_scale: float
+    """Factor between the VAE's output and the denoiser's latent space."""
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """An uncertainty map on its way to the view and to the noise."""
+
+    map: Tensor
+    """Raw U, (B, 3, H, W), float32 on the CPU."""
+    noise: NoiseParameters = field(default_factory=lambda: NoiseParameters(variant="paper", k=0.01))
+    """Parameters of the model the map belongs to; qusr-nano's without one."""
+    latent_scale: float = 1.0
+
+    @property
+    def magnitude(self) -> Tensor:
+        """(B, H, W): mean over the channels of |U|, which is what the noise scale depends on (eq. 6)."""
+        return self.map.abs().mean(1)

@@ -1,0 +1,109 @@
+"""What the viewer and the comparer in the browser load: pictures and true values, in ComfyUI's temp folder."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...qusr_train.images.heatmap import COLOR_STOPS, value_range
+from ...qusr_train.model.noise import noise_sigma
+from ..noise import AdaptiveNoise
+from .host import match_batch
+from .sockets import Uncertainty
+
+SUBFOLDER = "qusr"
+CHANNEL_FILES_LIMIT = 32_000_000  # map pixels; above, the browser gets the mean only: three more planes fill the disk
+ESTIMATE_BLOCK = 4  # pixels; the grid of estimated noise is that much coarser than the map
+
+
+def _new_file(suffix: str) -> tuple[Path, dict[str, str]]:
+    """A path nobody used before (so a browser never shows a stale file), and how `/view` is asked for it."""
+    folder = Path(folder_paths.get_temp_directory()) / SUBFOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    name = uuid.uuid4().hex + suffix
+    return folder / name, {"filename": name, "subfolder": SUBFOLDER, "type": "temp"}
+
+
+def save_picture(image: Tensor) -> dict[str, Any]:
+    """Save one picture (3, H, W) in [0, 1] as PNG. Returns its `/view` address with width and height."""
+    path, address = _new_file(".png")
+    pixels = (image.clamp(0, 1) * 255.0).round().byte().movedim(0, -1).cpu().numpy()
+    Image.fromarray(pixels).save(path, compress_level=1)
+    return {**address, "width": image.shape[-1], "height": image.shape[-2]}
+
+
+def save_values(values: Tensor) -> dict[str, Any]:
+    """Save one plane of numbers (H, W) for the browser, true to half precision.
+
+    The file holds value / scale as little-endian float16, row by row, where scale is the largest magnitude: no value
+    overflows, and the relative error is at most 2^-11 for values down to 6e-5 of the largest.
+
+    Returns:
+        Its `/view` address with width, height and scale.
+    """
+    path, address = _new_file(".f16")
+    scale = float(values.abs().max()) or 1.0
+    halves = (values.double() / scale).to(torch.float16).cpu().numpy()
+    halves.astype(np.dtype("<f2"), copy=False).tofile(path)
+    return {**address, "width": values.shape[-1], "height": values.shape[-2], "scale": scale}
+
+
+def _plane(values: Tensor) -> dict[str, Any]:
+    """The ends of the colour scale of one plane over the whole batch, and a file for each image.
+
+    Args:
+        values: (B, H, W).
+    """
+    low, high = value_range(values, "auto")
+    ranges = {
+        "auto": [min(low, float(values.min())), high],
+        "percentile": list(value_range(values, "percentile")),
+    }
+    return {"ranges": ranges, "files": [save_values(image) for image in values]}
+
+
+def _noise_grid(uncertainty: Uncertainty, noise: AdaptiveNoise | None) -> tuple[Tensor, Tensor]:
+    """Noise scale and injected noise for each cell, both (B, h, w), as root mean squares over the channels.
+
+    With a NOISE these are the values that go into the latent. Without one they are an estimate: the formula applied to
+    the map itself instead of its encoding, and the expected magnitude sigma * p.
+    """
+    batch = uncertainty.map.shape[0]
+    if noise is None:
+        squared = noise_sigma(uncertainty.map * uncertainty.latent_scale, uncertainty.noise).square()
+        sigma = F.avg_pool2d(squared.mean(1, keepdim=True), ESTIMATE_BLOCK, ceil_mode=True)[:, 0].sqrt()
+        return sigma, sigma * uncertainty.noise.p
+    scale = match_batch(noise.sigma, batch, "noise", "uncertainty")
+    injected = noise.generate_noise({"samples": torch.zeros_like(scale)})
+    return scale.square().mean(1).sqrt(), injected.float().square().mean(1).sqrt()
+
+
+def uncertainty_files(uncertainty: Uncertainty, photo: Tensor | None, noise: AdaptiveNoise | None) -> dict[str, Any]:
+    """Everything the viewer shows for one batch.
+
+    Args:
+        uncertainty: the map.
+        photo: (B, 3, H, W) in [0, 1] at the map's size.
+        noise: what is injected; without it an estimate is made.
+    """
+    planes = {"mean": _plane(uncertainty.magnitude)}
+    batch, _, height, width = uncertainty.map.shape
+    if batch * height * width <= CHANNEL_FILES_LIMIT:
+        planes |= {name: _plane(uncertainty.map[:, c]) for c, name in enumerate(("red", "green", "blue"))}
+    sigma, injected = _noise_grid(uncertainty, noise)
+    return {
+        "planes": planes,
+        "photos": [] if photo is None else [save_picture(image) for image in photo],
+        "sigma": [save_values(image) for image in sigma],
+        "injected": [save_values(image) for image in injected],
+        "noise_connected": noise is not None,
+        "colormaps": COLOR_STOPS,
+    }

@@ -1,0 +1,1 @@
+"""Quality prompts: the captioners, their cache, and whole folders of captions."""

@@ -1,0 +1,282 @@
+"""Captions from a server that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp and others."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import logging
+import os
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from PIL import Image
+from torch import Tensor
+
+from ..download.connection import PASSING
+from .captioner import Caption, CaptionError, Progress
+from .instruction import INSTRUCTION, MAX_WORDS, request_for, tidy
+
+log = logging.getLogger(__name__)
+
+KEY_VARIABLE = "QUSR_API_KEY"
+"""Environment variable with the key. Others must begin so: a workflow, which may come from a stranger, names them."""
+HOSTS_VARIABLE = "QUSR_API_HOSTS"
+"""Environment variable with the hosts, separated by commas, that may be given the key."""
+LONGEST_ANSWER = 8 * 1024 * 1024
+LONGEST_SIDE = 1536  # pixels sent
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would arrive as a GET without the picture; and the key must not travel on."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        raise CaptionError(f"base_url: the server sends elsewhere ({code}); use its final address, {newurl}")
+
+
+class _TryAgain(Exception):
+    """May work later; `wait` seconds if the server says so."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def parse_addresses(base_urls: str | Sequence[str]) -> tuple[str, ...]:
+    """Addresses such as http://127.0.0.1:8000/v1, separated by commas or spaces, without a trailing slash.
+
+    Raises:
+        CaptionError: none, or not http(s).
+    """
+    listed = base_urls.replace(",", " ").split() if isinstance(base_urls, str) else list(base_urls)
+    for address in listed:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CaptionError(f"base_url: expected an address like http://127.0.0.1:8000/v1, but got {address!r}")
+        if parts.username or parts.password or parts.query:
+            raise CaptionError(
+                f"base_url: must not hold a password or key, it would be saved with the workflow; set {KEY_VARIABLE}"
+            )
+    if not listed:
+        raise CaptionError("base_url: is empty; give the server's address, for example http://127.0.0.1:8000/v1")
+    return tuple(address.rstrip("/").removesuffix("/chat/completions") for address in listed)
+
+
+def key_for(address: str, variable: str = KEY_VARIABLE) -> str | None:
+    """The key from the environment, if this host may have it.
+
+    Raises:
+        CaptionError: there is a key, but no host is named that may have it; or the variable is none of ours.
+    """
+    if not variable.startswith(KEY_VARIABLE):  # the text may be a key: it is not repeated
+        raise CaptionError(
+            f"key_variable: expected the name of an environment variable, {KEY_VARIABLE} or one that begins so, for "
+            f"example {KEY_VARIABLE}_WORK; set it where ComfyUI is started, and never type the key itself"
+        )
+    key, hosts = os.environ.get(variable, "").strip(), os.environ.get(HOSTS_VARIABLE, "")
+    if not key:
+        return None
+    if not all("!" <= character <= "~" for character in key):
+        raise CaptionError(f"key_variable: {variable} holds spaces or other characters that no key has; set it again")
+    allowed = {host.strip().lower() for host in hosts.split(",") if host.strip()}
+    parts = urlsplit(address)
+    if (parts.hostname or "").lower() in allowed or parts.netloc.lower() in allowed:
+        return key
+    if _is_loopback(parts.hostname or ""):
+        return None
+    raise CaptionError(
+        f"base_url: {parts.hostname} is not in {HOSTS_VARIABLE}, so the key in {variable} is not sent to it. Set "
+        f"{HOSTS_VARIABLE}={parts.hostname} where ComfyUI is started if you trust this server"
+    )
+
+
+def picture_url(image: Tensor) -> str:
+    """(3, H, W) in [0, 1] as a data address: PNG, which adds no compression of its own to what is judged."""
+    array = (image.detach().float().cpu().clamp(0, 1) * 255.0).round().byte().permute(1, 2, 0).numpy()
+    picture = Image.fromarray(array)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class ServerCaptioner:
+    """Asks one or more servers, several pictures at once."""
+
+    addresses: tuple[str, ...]
+    """Base addresses, from `parse_addresses`; a picture that one cannot answer goes to the next."""
+    model: str
+    instruction: str = INSTRUCTION
+    max_words: int = MAX_WORDS
+    seed: int = 0
+    timeout: float = 120.0
+    """Seconds for one answer."""
+    tries: int = 4
+    workers: int = 4
+    """Pictures asked about at once, for each address."""
+    backoff: float = 1.0
+    """Seconds before the second try; doubled for every further one."""
+    key_variable: str = KEY_VARIABLE
+    """Name of the environment variable with the key, see `key_for`."""
+
+    @property
+    def identity(self) -> str:
+        # Not the address: the same model says the same at home and in the office.
+        return f"server {self.model} seed {self.seed}: {request_for(self.instruction, self.max_words)}"
+
+    def describe(self, images: Sequence[Tensor], progress: Progress) -> list[Caption]:
+        """See `captioners.Captioner`; `progress` is also called with 0 while waiting."""
+        if not self.model.strip():
+            raise CaptionError("model: is empty; give the name under which the server knows its model")
+        stop = threading.Event()
+        pool = ThreadPoolExecutor(min(len(images), self.workers * len(self.addresses)) or 1, "qusr-caption")
+        asked = [pool.submit(self._ask, image, number, stop) for number, image in enumerate(images)]
+        waiting: set[Future[str]] = set(asked)
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                progress(len(done))
+            return [Caption(tidy(future.result(), self.max_words)) for future in asked]
+        finally:
+            # Not waited for: a Cancel must not hang on a server that is silent.
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, image: Tensor, number: int, stop: threading.Event) -> str:
+        body = json.dumps(
+            {
+                "model": self.model,
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "text", "text": request_for(self.instruction, self.max_words)},
+                            {"type": "image_url", "image_url": {"url": picture_url(image)}},
+                        ],
+                    }
+                ],
+                "temperature": 0,
+                "seed": self.seed,
+                "max_tokens": 4 * self.max_words + 64 if self.max_words else 1024,
+                "stream": False,
+            }
+        ).encode()
+        reason = ""
+        for attempt in range(self.tries):
+            if stop.is_set():
+                raise CaptionError("stopped")
+            address = self.addresses[(number + attempt) % len(self.addresses)]
+            try:
+                return _post(address, body, self.model, self.timeout, stop.is_set, self.key_variable)
+            except _TryAgain as error:
+                reason = f"{address}: {error}"
+                pause = error.wait if error.wait is not None else self.backoff * 2**attempt
+                log.info("caption server %s; try %d of %d", reason, attempt + 1, self.tries)
+                if attempt + 1 < self.tries:
+                    stop.wait(min(pause, 60.0))
+        raise CaptionError(f"base_url: no caption after {self.tries} tries. {reason}")
+
+
+def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callable[[], bool], variable: str) -> str:
+    """One request; the text of the answer.
+
+    Raises:
+        _TryAgain: may work later.
+        CaptionError: will not.
+    """
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "qusr"}
+    key = key_for(address, variable)
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
+    if _is_loopback(urlsplit(address).hostname or ""):
+        handlers.append(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + timeout
+    request = urllib.request.Request(f"{address}/chat/completions", body, headers)
+    try:
+        with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as answer:
+            content = b""
+            while chunk := answer.read1(65536):
+                content += chunk
+                if len(content) > LONGEST_ANSWER:
+                    raise CaptionError(f"base_url: {address} answers without end; is it a chat completions server?")
+                if time.monotonic() > deadline or stopped():
+                    raise TimeoutError
+            if answer.length:
+                raise _TryAgain("the answer was cut")
+    except urllib.error.HTTPError as error:
+        with error:
+            raise _refusal(error, address, model, variable) from error
+    except TimeoutError as error:
+        raise _TryAgain(
+            f"no answer within {timeout:g} s; raise timeout if the model is slow or still loading"
+        ) from error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise _TryAgain(f"no answer within {timeout:g} s") from error
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            raise CaptionError(f"base_url: the certificate of {address} is not trusted ({error.reason})") from error
+        if isinstance(error.reason, ConnectionRefusedError):
+            raise _TryAgain("nothing listens there; is the server started, and are address and port right?") from error
+        raise _TryAgain(str(error.reason)) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _TryAgain(f"the connection was cut ({error or type(error).__name__})") from error
+    return _text_of(content)
+
+
+def _text_of(content: bytes) -> str:
+    try:
+        answer = json.loads(content)
+        text = answer["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError) as error:
+        shown = content[:200].decode(errors="replace")
+        raise _TryAgain(f"not a chat completion: {shown!r}") from error
+    if isinstance(text, list):  # content in parts
+        text = "".join(part.get("text", "") for part in text if isinstance(part, dict))
+    if not isinstance(text, str) or not tidy(text, 0):
+        raise _TryAgain("the model answered nothing; it may be a model that cannot see pictures")
+    return text
+
+
+def _refusal(error: urllib.error.HTTPError, address: str, model: str, variable: str) -> Exception:
+    """An HTTP error in words."""
+    try:
+        said = error.read(4000).decode(errors="replace").strip()
+    except (OSError, http.client.HTTPException):
+        said = ""
+    try:
+        told = json.loads(said)["error"]
+        said = told["message"] if isinstance(told, dict) else str(told)
+    except (ValueError, LookupError, TypeError):
+        pass
+    said = " ".join(said.split())[:300]
+    if error.code in PASSING:
+        retry = error.headers.get("Retry-After", "")
+        return _TryAgain(f"{error.code} {error.reason} {said}".strip(), float(retry) if retry.isdigit() else None)
+    if error.code in (401, 403):
+        how = (
+            f"the key in {variable} was not accepted" if os.environ.get(variable) else f"it wants a key, set {variable}"
+        )
+        return CaptionError(f"base_url: {address} refused access ({error.code}): {how}. {said}")
+    if error.code == 404:
+        return CaptionError(
+            f"base_url or model: {address} has no chat completions or no model {model!r}. {said} Most servers want an "
+            "address that ends in /v1"
+        )
+    return CaptionError(f"base_url: {address} answered {error.code} {error.reason}: {said}")

@@ -1,0 +1,1 @@
+"""Weight files: ours and the authors', read and written."""

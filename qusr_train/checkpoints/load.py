@@ -1,0 +1,26 @@
+"""Any file of the family: ours or the authors'."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .format import CheckpointError
+from .qusr_file import QUSR_REMEDY, QUSRCheckpoint, load_qusr
+from .reference import load_reference
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> QUSRCheckpoint:
+    """Read a file of the family: our `.safetensors` or the authors' `.pkl`, told apart by content and name.
+
+    Raises:
+        CheckpointError: none of them, damaged, or it would run code.
+    """
+
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"weight file {path}: not found. {QUSR_REMEDY}")
+    with path.open("rb") as file:
+        start = file.read(9)
+    ours = start[8:9] == b"{" or path.suffix == ".safetensors"
+    return load_qusr(path) if ours else load_reference(path)

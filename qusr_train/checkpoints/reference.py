@@ -1,0 +1,127 @@
+"""Reading the `.pkl` files of the authors' own code: QUSR, PiSA-SR and OSEDiff.
+
+| file    | LoRA adapters of the UNet                         | beside them                                      |
+|---------|---------------------------------------------------|--------------------------------------------------|
+| QUSR    | default_{encoder,decoder,others}_sem              | the UEM                                          |
+| PiSA-SR | the same, and default_{encoder,decoder,others}_pix | nothing                                          |
+| OSEDiff | default_{encoder,decoder,others}                  | trained conv_in, LoRA of the VAE encoder, t = 999 |
+
+The files do not say alpha: peft's default of 8 was in force when they were written.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model.lora import DEFAULT_ALPHA, LoraLayer
+from ..model.noise import NoiseParameters
+from .format import CheckpointError
+from .qusr_file import QUSR_REMEDY, QUSRCheckpoint
+
+OSEDIFF_TIMESTEP = 999
+_NO_NOISE = NoiseParameters(variant="reference", p=0.0)
+
+
+def load_reference(path: Path) -> QUSRCheckpoint:
+    """Read an authors' file. Only tensors, numbers, texts and lists are accepted: no code is run.
+
+    Raises:
+        CheckpointError: damaged, not of the family, or it holds more than data.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(
+            f"weight file {path}: refused, it is damaged or holds more than weights and could run code when opened "
+            f"({reason}). {QUSR_REMEDY}"
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError, IndexError, AttributeError,
+            zipfile.BadZipFile) as error:  # fmt: skip
+        raise CheckpointError(f"weight file {path}: damaged or not a checkpoint ({error}). {QUSR_REMEDY}") from error
+    try:
+        return _read(content)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"weight file {path}: not usable: {text}. {QUSR_REMEDY}") from error
+
+
+def _read(content: Any) -> QUSRCheckpoint:
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a dictionary, but it holds a {type(content).__name__}")
+    if "unet_lora_encoder_modules_pix" in content:
+        return _pisa_sr(content)
+    if "unet_lora_encoder_modules_sem" in content:
+        return _qusr(content)
+    if "unet_lora_encoder_modules" in content:
+        return _osediff(content)
+    keys = ", ".join(str(key) for key in list(content)[:4]) or "nothing"
+    raise ValueError(f"it is none of QUSR, PiSA-SR and OSEDiff (it holds {keys})")
+
+
+def _qusr(content: dict[str, Any]) -> QUSRCheckpoint:
+    lora, _ = _layers(content["state_dict_unet"], "_sem", content["lora_rank_unet_sem"])
+    uncertain = bool(content.get("enable_uncertainty", False))
+    uem = dict(content.get("state_dict_uncertainty") or {}) if uncertain else {}
+    # `uncertainty_params` are dead arguments of the reference: p = 0.5 and delta = 1e-8 are in its code.
+    noise = NoiseParameters(variant="reference", p=0.5, delta=1e-8) if uncertain else _NO_NOISE
+    return QUSRCheckpoint(lora=lora, noise=noise, uem={name: _tensor(value, name) for name, value in uem.items()})
+
+
+def _pisa_sr(content: dict[str, Any]) -> QUSRCheckpoint:
+    semantic, _ = _layers(content["state_dict_unet"], "_sem", content["lora_rank_unet_sem"])
+    pixel, _ = _layers(content["state_dict_unet"], "_pix", content["lora_rank_unet_pix"])
+    return QUSRCheckpoint(method="pisa-sr", lora=semantic, pixel_lora=pixel, noise=_NO_NOISE)
+
+
+def _osediff(content: dict[str, Any]) -> QUSRCheckpoint:
+    lora, base = _layers(content["state_dict_unet"], "", content["rank_unet"])
+    vae_lora, vae_base = _layers(content["state_dict_vae"], "", content["rank_vae"])
+    if vae_base:
+        raise ValueError(f"the VAE part holds weights that are no LoRA ({next(iter(vae_base))})")
+    return QUSRCheckpoint(
+        method="osediff", lora=lora, vae_lora=vae_lora, base_weights=base, noise=_NO_NOISE, timestep=OSEDIFF_TIMESTEP
+    )
+
+
+def _layers(state: dict[str, Any], ending: str, rank: int) -> tuple[dict[str, LoraLayer], dict[str, Tensor]]:
+    """LoRA layers of the adapters with this ending, and the base weights that were trained too."""
+    adapters = {f"default_{group}{ending}" for group in ("encoder", "decoder", "others")}
+    halves: dict[str, dict[str, Tensor]] = {}
+    base: dict[str, Tensor] = {}
+    for key, value in state.items():
+        tensor = _tensor(value, key)
+        if ".lora_A." in key or ".lora_B." in key:
+            side = "A" if ".lora_A." in key else "B"
+            layer, adapter = key.removesuffix(".weight").split(f".lora_{side}.")
+            if adapter in adapters:
+                halves.setdefault(layer, {})[side] = tensor
+        elif ".base_layer." in key:
+            base[key.replace(".base_layer.", ".")] = tensor
+        else:
+            raise ValueError(f"unexpected weight {key}")
+    lora = {}
+    for layer, parts in halves.items():
+        if set(parts) != {"A", "B"}:
+            raise ValueError(f"LoRA layer {layer}: one of its two matrices is missing")
+        if parts["A"].shape[0] != rank:
+            raise ValueError(f"LoRA layer {layer}: expected rank {rank}, but got {parts['A'].shape[0]}")
+        lora[layer] = LoraLayer(parts["A"], parts["B"], DEFAULT_ALPHA)
+    if not lora:
+        raise ValueError("there is no LoRA in it")
+    return lora, base
+
+
+def _tensor(value: Any, name: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name}: expected a tensor, but got {type(value).__name__}")
+    value = value.detach().float()
+    if not torch.isfinite(value).all():
+        raise ValueError(f"{name}: has NaN or infinite values")
+    return value

@@ -1,0 +1,1 @@
+"""Training data: photos, pairs, and the ways a photo becomes low-resolution."""

@@ -1,0 +1,54 @@
+"""What degradations are made of: blur, ringing, JPEG."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float, size: int = 21) -> Tensor:
+    """Rotated anisotropic gaussian, (size, size), sums to 1; sigmas in pixels, angle in radians."""
+    r = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
+    y, x = torch.meshgrid(r, r, indexing="ij")
+    u = (x * math.cos(angle) + y * math.sin(angle)) / max(sigma_x, 1e-3)
+    v = (-x * math.sin(angle) + y * math.cos(angle)) / max(sigma_y, 1e-3)
+    kernel = torch.exp(-0.5 * (u * u + v * v))
+    return kernel / kernel.sum()
+
+
+def sinc_kernel(cutoff: float, size: int = 21) -> Tensor:
+    """Circular low-pass filter, whose ringing imitates over-sharpened and resampled photos.
+
+    Args:
+        cutoff: in radians per pixel, (0, pi].
+    """
+    r = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
+    y, x = torch.meshgrid(r, r, indexing="ij")
+    radius = torch.sqrt(x * x + y * y)
+    safe = radius.clamp(min=1e-6)
+    kernel = cutoff * torch.special.bessel_j1(cutoff * safe) / (2 * math.pi * safe)
+    kernel[radius < 1e-6] = cutoff**2 / (4 * math.pi)
+    return kernel / kernel.sum()
+
+
+def filter_image(image: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve each channel of (B, C, H, W) with (n, n), n odd, replicating the border."""
+    pad = kernel.shape[-1] // 2
+    channels = image.shape[1]
+    weight = kernel[None, None].expand(channels, 1, -1, -1)
+    return F.conv2d(F.pad(image, (pad, pad, pad, pad), mode="replicate"), weight, groups=channels)
+
+
+def jpeg(image: Tensor, quality: int) -> Tensor:
+    """Through a real JPEG encoder: (1, 3, H, W) in [0, 1] -> the same, decoded."""
+    array = (image[0].permute(1, 2, 0) * 255.0).round().clamp(0, 255).byte().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "JPEG", quality=quality)
+    decoded = np.asarray(Image.open(buffer), dtype=np.float32) / 255.0
+    return torch.from_numpy(decoded).permute(2, 0, 1)[None]

@@ -1,0 +1,151 @@
+"""Pairs of low and high resolution that were made before, from files.
+
+Sample i is the same for the same seed in any worker. Each epoch goes through all files in its own order.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..captions import measured as quality
+from ..captions.folder import read_lines
+from ..images.find import match_folders
+from .camera import SCALE
+from .photo_files import BROKEN, epoch_order, read, usable
+from .samples import Sample, sample, turned
+
+log = logging.getLogger(__name__)
+
+CAPTIONS = "captions.json"
+
+
+def load_captions(folder: Path, stems: Iterable[str]) -> dict[str, str]:
+    """`captions.json` beside `lr` and `hr`: {image name, with or without suffix: prompt}.
+
+    Without it `captions.jsonl`, as the command `caption FOLDER/lr --out FOLDER/captions.jsonl` writes it.
+
+    Raises:
+        ValueError: no such file, not readable, or an image without a caption.
+    """
+    path = folder / CAPTIONS
+    lines = path.with_suffix(".jsonl")
+    try:
+        if lines.is_file() and not path.is_file():
+            path = lines
+            content = {name: entry["text"] for name, entry in read_lines(path).items()}
+        else:
+            content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); --prompts files needs it") from error
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise ValueError(f"{path}: expected a JSON object of image names and texts")
+    by_stem = {Path(name).stem: text for name, text in content.items()}
+    missing = sorted(set(stems) - by_stem.keys())
+    if missing:
+        raise ValueError(f"{path}: {len(missing)} images have no caption ({', '.join(missing[:3])})")
+    return by_stem
+
+
+class PairPatches(Dataset[Sample]):
+    """Crops of aligned pairs FOLDER/lr and FOLDER/hr, matched by name; lr is a quarter as large, or as large, as hr.
+
+    Args:
+        folder: with `lr`, `hr` and, for prompts `files`, captions.json.
+        patch: side of a crop of hr.
+        length: number of samples.
+        seed: of order, crops and turns.
+        prompts: `measured`, `files` or `empty`.
+        fixed: take pairs as they are, without crop or turn; they must be as large as `patch`.
+    """
+
+    def __init__(self, folder: Path, patch: int, length: int, seed: int, prompts: str, fixed: bool = False) -> None:
+        for part in ("lr", "hr"):
+            if not (folder / part).is_dir():
+                raise ValueError(f"--pairs {folder}: expected the folders lr and hr in it, but {part} is missing")
+        self.patch, self.length, self.seed, self.prompts, self.fixed = patch, length, seed, prompts, fixed
+        good = set(usable((pair[1] for pair in match_folders(folder / "lr", folder / "hr").values()), patch))
+        self.pairs = {s: p for s, p in match_folders(folder / "lr", folder / "hr").items() if p[1] in good}
+        self.pairs = {s: p for s, p in sorted(self.pairs.items()) if self._fits(*p)}
+        if not self.pairs:
+            raise ValueError(f"--pairs {folder}: no pair is at least {patch} pixels on both sides")
+        self.stems = list(self.pairs)
+        self.captions = load_captions(folder, self.stems) if prompts == "files" else {}
+        self.cache: Path | None = None
+        """Folder with cached latents, see `latent_cache.py`."""
+
+    def _fits(self, lr: Path, hr: Path) -> bool:
+        try:
+            with Image.open(lr) as small, Image.open(hr) as large:
+                sizes = small.size, large.size
+        except BROKEN as error:
+            log.warning("%s: skipped, cannot be read (%s)", lr, error)
+            return False
+        if sizes[1] not in (sizes[0], (sizes[0][0] * SCALE, sizes[0][1] * SCALE)):
+            raise ValueError(
+                f"{lr}: is {sizes[0][0]} x {sizes[0][1]}, its target {sizes[1][0]} x {sizes[1][1]}; expected {SCALE} "
+                "times the size, or the same"
+            )
+        if self.fixed and sizes[1] != (self.patch, self.patch):
+            raise ValueError(
+                f"{hr}: is {sizes[1][0]} x {sizes[1][1]}; cached latents need pairs of exactly --patch {self.patch} "
+                "pixels (make them with `degrade`)"
+            )
+        return True
+
+    def __len__(self) -> int:
+        return self.length
+
+    def pair(self, stem: str) -> tuple[Tensor, Tensor]:
+        """lr and hr of one name, (3, h, w) and (3, H, W) in [0, 1]."""
+        return read(self.pairs[stem][0]), read(self.pairs[stem][1])
+
+    def input(self, stem: str) -> Tensor:
+        """x_lq of one whole pair: (3, H, W) in [-1, 1]."""
+        return sample(*self.pair(stem), "").x_lq
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        number, _ = epoch_order(index, len(self.stems), self.seed)
+        for attempt in range(len(self.stems)):
+            stem = self.stems[(number + attempt) % len(self.stems)]
+            try:
+                lr, hr = self.pair(stem)
+            except BROKEN as error:
+                log.warning("%s: cannot be read (%s); took the next one", stem, error)
+                continue
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+            return self._make(stem, lr, hr, generator)
+        raise ValueError("no pair can be read any more")
+
+    def _make(self, stem: str, lr: Tensor, hr: Tensor, generator: torch.Generator) -> Sample:
+        if not self.fixed:
+            ratio = hr.shape[-1] // lr.shape[-1]
+            side = self.patch // ratio
+            y = int(torch.randint(lr.shape[-2] - side + 1, (), generator=generator))
+            x = int(torch.randint(lr.shape[-1] - side + 1, (), generator=generator))
+            lr = lr[:, y : y + side, x : x + side]
+            hr = hr[:, y * ratio : y * ratio + self.patch, x * ratio : x * ratio + self.patch]
+            state = generator.get_state()
+            lr = turned(lr, generator).contiguous()
+            generator.set_state(state)
+            hr = turned(hr, generator).contiguous()
+        moments = None
+        if self.cache is not None:
+            from safetensors.torch import load_file
+
+            moments = load_file(self.cache / f"{stem}.safetensors")["moments"]
+        return sample(lr, hr, self._prompt(stem, lr), moments)
+
+    def _prompt(self, stem: str, lr: Tensor) -> str:
+        if self.prompts == "files":
+            return self.captions[stem]
+        return quality.describe(quality.measure_quality(lr[None])[0]) if self.prompts == "measured" else ""

@@ -1,0 +1,60 @@
+"""Training samples: one pair with its prompt, and batches of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..images.check import enlarge
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training pair."""
+
+    x_lq: Tensor
+    """(3, H, W) in [-1, 1], the low-resolution image enlarged to the target's size."""
+    x_gt: Tensor
+    """(3, H, W) in [-1, 1], the target."""
+    prompt: str
+    moments: Tensor | None = None
+    """(2, C, h, w), cached mean and standard deviation of x_lq's unscaled latent, when there is a cache."""
+
+
+def turned(photo: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the eight turns and flips of (C, H, W)."""
+    turn = int(torch.randint(8, (), generator=generator))
+    photo = torch.rot90(photo, turn % 4, (1, 2))
+    return photo.flip(2) if turn >= 4 else photo
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples stacked; see `Sample`."""
+
+    x_lq: Tensor
+    x_gt: Tensor
+    prompts: list[str]
+    moments: Tensor | None = None
+
+
+def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, list[str], Tensor | None]:
+    """Stack samples: x_lq and x_gt (B, 3, H, W), prompts, cached moments (B, 2, C, h, w) or None.
+
+    A tuple, since accelerate moves those to the device; `Batch(*collated)` names its parts.
+    """
+    cached = [s.moments for s in samples if s.moments is not None]
+    return (
+        torch.stack([s.x_lq for s in samples]),
+        torch.stack([s.x_gt for s in samples]),
+        [s.prompt for s in samples],
+        torch.stack(cached) if len(cached) == len(samples) else None,
+    )
+
+
+def sample(lr: Tensor, hr: Tensor, prompt: str, moments: Tensor | None = None) -> Sample:
+    """(3, h, w) and (3, H, W) in [0, 1] -> a sample, the input enlarged to the target's size."""
+    x_lq = lr if lr.shape == hr.shape else enlarge(lr[None], *hr.shape[-2:]).clamp(0, 1)[0]
+    return Sample(x_lq * 2 - 1, hr * 2 - 1, prompt, moments)

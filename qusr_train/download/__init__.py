@@ -1,0 +1,1 @@
+"""Public model files: where they are, fetched, verified."""

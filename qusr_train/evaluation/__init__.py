@@ -1,0 +1,1 @@
+"""Figures of image quality, and tables of them."""

@@ -1,0 +1,1 @@
+"""Pictures: found, read, checked, enlarged, cut into tiles, coloured, written."""

@@ -1,0 +1,177 @@
+"""SD 2.1-base in diffusers' form, for training: loading, the frozen parts, and QUSR's one step on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .noise import NoiseParameters, injected_noise, noise_sigma, residual_step
+from .tokenizer import encode_tokens
+from .uncertainty import UEM
+
+TIMESTEP = 1
+"""What the UNet is told (the reference trains and runs with t = 1)."""
+
+
+@dataclass
+class StableDiffusion:
+    """The parts of a diffusers folder. Everything is frozen; a LoRA may be put onto `unet` afterwards."""
+
+    unet: Any
+    """UNet2DConditionModel, predicts epsilon."""
+    vae: Any
+    """AutoencoderKL."""
+    text_encoder: Any
+    """CLIPTextModel."""
+    alphas_cumprod: Tensor
+    """(1000,), of the noise schedule."""
+
+    @property
+    def latent_scale(self) -> float:
+        return float(self.vae.config.scaling_factor)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move and cast every frozen weight; channels last, which convolutions like."""
+        for part in (self.unet, self.vae, self.text_encoder):
+            part.to(device=device, dtype=dtype)
+        for part in (self.unet, self.vae):
+            part.to(memory_format=torch.channels_last)
+        self.alphas_cumprod = self.alphas_cumprod.to(device)
+
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """(B, 77, C), the last hidden state; prompts are cut at 75 tokens and padded with token 0."""
+        device = next(self.text_encoder.parameters()).device
+        with torch.no_grad():
+            return self.text_encoder(input_ids=encode_tokens(prompts).to(device)).last_hidden_state
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the unscaled latent of (B, 3, H, W) in [-1, 1]."""
+        posterior = self.vae.encode(x.to(self.vae.dtype)).latent_dist
+        return posterior.mean.float(), posterior.std.float()
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Scaled latent (B, 4, h, w) -> image (B, 3, 8h, 8w), clamped to [-1, 1] as the reference trains it."""
+        image = self.vae.decode((z / self.latent_scale).to(self.vae.dtype)).sample
+        return image.float().clamp(-1, 1)
+
+
+def sample_latent(mean: Tensor, std: Tensor, noise: Tensor, scale: float) -> Tensor:
+    """A draw from the VAE's posterior in the denoiser's latent space: (mean + std n) s."""
+    return (mean + std * noise) * scale
+
+
+def _alphas_cumprod(folder: Path) -> Tensor:
+    """Stable Diffusion's scaled-linear schedule, or the one in `scheduler/scheduler_config.json`.
+
+    Raises:
+        ValueError: the schedule is not epsilon's or has another form.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if config.get("prediction_type", "epsilon") != "epsilon":
+        raise ValueError(
+            f"--init {folder}: predicts {config['prediction_type']}, so it is not SD 2.1-base but the 768 model; "
+            "give the 512 base model"
+        )
+    if config.get("beta_schedule", "scaled_linear") != "scaled_linear":
+        raise ValueError(f"--init {folder}: expected beta_schedule scaled_linear, but got {config['beta_schedule']}")
+    start, end = config.get("beta_start", 0.00085) ** 0.5, config.get("beta_end", 0.012) ** 0.5
+    betas = torch.linspace(start, end, config.get("num_train_timesteps", 1000), dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0).float()
+
+
+def load_stable_diffusion(folder: Path) -> StableDiffusion:
+    """Load a diffusers folder with `unet`, `vae` and `text_encoder`; no network, no code from the folder.
+
+    Raises:
+        ValueError: a part is missing or cannot be read.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    for part in ("unet", "vae", "text_encoder"):
+        if not (folder / part / "config.json").is_file():
+            raise ValueError(
+                f"--init {folder}: expected SD 2.1-base in diffusers form, but {part}/config.json is missing there"
+            )
+    alphas = _alphas_cumprod(folder)
+    local: dict[str, Any] = {"local_files_only": True, "torch_dtype": torch.float32}
+    try:
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", **local)
+        vae = AutoencoderKL.from_pretrained(folder / "vae", **local)
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", **local)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"--init {folder}: cannot be loaded ({error})") from error
+    for part in (unet, vae, text_encoder):
+        part.requires_grad_(False).eval()
+    return StableDiffusion(unet, vae, text_encoder, alphas)
+
+
+@contextmanager
+def without_adapters(unet: nn.Module) -> Iterator[None]:
+    """The frozen base inside the fine-tuned UNet: one copy of the weights serves both."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
+    trainable = {id(p) for layer in layers for p in layer.parameters() if p.requires_grad}
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+            for p in layer.parameters():  # peft's switch also touches requires_grad
+                p.requires_grad_(id(p) in trainable)
+
+
+class QUSRStableDiffusion(nn.Module):
+    """QUSR's one step (equations 1-7) with everything that is trained, so that one `prepare` covers it.
+
+    Args:
+        base: SD 2.1-base with a LoRA on its UNet; its other parts stay out of this module's state.
+        uem: uncertainty estimation module.
+        parameters: of the noise.
+        noise_gradient: whether gradients reach the UEM through the injected noise.
+    """
+
+    def __init__(self, base: StableDiffusion, uem: UEM, parameters: NoiseParameters, noise_gradient: bool) -> None:
+        super().__init__()
+        self.unet, self.uem = base.unet, uem
+        self._base = [base]  # in a list, so that nn.Module does not register the frozen parts
+        self.noise_parameters = parameters
+        self.noise_gradient = noise_gradient
+
+    def forward(
+        self, x_lq: Tensor, z_lq: Tensor, context: Tensor, noise: Tensor, posterior_noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Restore a batch.
+
+        Args:
+            x_lq: (B, 3, H, W) in [-1, 1].
+            z_lq: (B, 4, h, w), its scaled latent.
+            context: (B, 77, C), encoded quality prompts.
+            noise, posterior_noise: (B, 4, h, w), standard normal: of equation 7, and of the map's latent.
+
+        Returns:
+            x_hq (B, 3, H, W) in [-1, 1], the restored latent z_hq (B, 4, h, w), the raw map U (B, 3, H, W).
+        """
+        base, parameters = self._base[0], self.noise_parameters
+        u = self.uem(x_lq)
+        injected = torch.zeros_like(z_lq)
+        if parameters.p > 0:
+            with torch.set_grad_enabled(self.noise_gradient and torch.is_grad_enabled()):
+                encoded = sample_latent(*base.moments(u), posterior_noise, base.latent_scale)
+                injected = injected_noise(noise, noise_sigma(encoded, parameters), parameters.p)
+        z_g = z_lq + injected
+        timesteps = torch.full((len(z_g),), TIMESTEP, device=z_g.device)
+        eps = self.unet(z_g, timesteps, encoder_hidden_states=context.to(z_g.dtype)).sample.float()
+        z_hq = residual_step(z_g, eps, injected, parameters.variant)
+        return base.decode(z_hq), z_hq, u.float()

@@ -1,0 +1,1 @@
+"""The training loop, what it trains, its losses and its records."""

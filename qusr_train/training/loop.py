@@ -1,0 +1,317 @@
+"""The training loop, the same for nano and SD 2.1-base: resumes, survives, runs on one process or many.
+
+`nano.py` and `sd21.py` know the models and losses, `config.py` every setting.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from ..data.samples import Batch, Sample, collate
+from ..files import write_whole
+from .config import TrainConfig
+from .state import CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
+from .step import Autocast, StepNoise, StepResult
+from .tracking import Tracking, sample_sheet
+
+log = logging.getLogger(__name__)
+
+
+class Task(Protocol):
+    """A model with its losses: `NanoTask`, `SD21Task`."""
+
+    model: Any
+    """nn.Module with everything that is trained, its UEM under `uem`."""
+
+    def prepare(self, device: torch.device) -> None: ...
+    def compile(self) -> None: ...
+    def dataset(self, length: int) -> Dataset[Sample]: ...
+    def step(self, model: nn.Module, batch: Batch, noise: StepNoise, autocast: Autocast) -> StepResult: ...
+    def export(self, weights: dict[str, Tensor], path: Path, summary: dict[str, Any]) -> None: ...
+
+
+class TrainingStopped(RuntimeError):
+    """The run was asked to stop and has saved its state."""
+
+
+def make_task(config: TrainConfig) -> Task:
+    """The task of a stage; heavy libraries are imported only for the one in use."""
+    if config.stage == "sd21":
+        from .sd21 import SD21Task
+
+        return SD21Task(config)
+    from .nano import NanoTask
+
+    return NanoTask(config)
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then the schedule."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    if config.schedule == "constant":
+        return 1.0
+    if config.schedule == "linear":
+        return max(0.0, 1.0 - progress)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW over the trained parameters; a group's `share` multiplies its learning rate."""
+    uem = {id(p) for p in model.uem.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if id(p) in uem], "share": config.uem_learning_rate},
+        {"params": [p for p in trained if id(p) not in uem], "share": 1.0},
+    ]
+    options: dict[str, Any] = {
+        "lr": config.learning_rate, "betas": (0.9, config.beta2), "weight_decay": config.weight_decay,
+    }  # fmt: skip
+    chosen = [group for group in groups if group["params"]]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(chosen, **options)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError("--optimizer: adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw") from error
+    return AdamW8bit(chosen, **options)
+
+
+def train(config: TrainConfig, task: Task | None = None, should_stop: Callable[[], bool] = lambda: False) -> Path:
+    """Run one stage to its end; goes on where an earlier run in `out` stopped.
+
+    Args:
+        config: settings.
+        task: instead of the one that `config.stage` names.
+        should_stop: asked after every step; True saves and stops.
+
+    Returns:
+        The finished model's path, `OUT/STAGE.safetensors`.
+
+    Raises:
+        ValueError: no usable photos, or a checkpoint of another configuration in `out`.
+        RuntimeError: the loss became NaN.
+        CheckpointNotWritten: the disk is full; the last good checkpoint is still there.
+        TrainingStopped: `should_stop` said so.
+    """
+    return _Run(config, task).to_end(should_stop)
+
+
+class _Run:
+    """One process of a training run."""
+
+    def __init__(self, config: TrainConfig, task: Task | None) -> None:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import set_seed
+
+        from .tracking import choose_tracker
+
+        self.config, self.out = config, Path(config.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        AcceleratorState._reset_state(True)  # a second run in one process may ask for another precision
+        tracker = choose_tracker(config)
+        self.accelerator = Accelerator(
+            mixed_precision=config.precision,
+            gradient_accumulation_steps=config.accumulation,
+            log_with=None if tracker == "none" else tracker,
+            project_dir=str(self.out / "logs"),
+        )
+        if config.precision == "fp16" and self.accelerator.device.type == "cpu":  # accelerate would run float32 unasked
+            raise ValueError("--precision: fp16 needs a GPU; on the CPU use bf16 or no")
+        self.main = self.accelerator.is_main_process
+        set_seed(config.seed)
+        self.task = task or make_task(config)
+        self.task.prepare(self.accelerator.device)
+        model = self.task.model
+        self.names = {name for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer: Any = make_optimizer(model, config)
+        self.joint_batch = config.batch_size * config.accumulation * self.accelerator.num_processes
+        self.state_file = self.out / f"{config.stage}.state.pt"
+        self.finished = self.out / f"{config.stage}.safetensors"
+        self.first = 0
+        self.shown: dict[str, float] = {}
+        self.random: dict[str, Tensor] = {}
+        self.average = {k: v.detach().clone() for k, v in model.named_parameters() if k in self.names}
+        state = load_state(self.state_file, config, self.joint_batch) if self.state_file.exists() else None
+        if state:
+            model.load_state_dict({k: v for k, v in state.model.items() if k in self.names}, strict=False)
+            self.optimizer.load_state_dict(state.optimizer)
+            self.first, self.average, self.shown, self.random = state.step, state.average, state.shown, state.random
+            log.info("resuming at step %d", self.first)
+        if config.compile:
+            self.task.compile()
+        loader = self._loader()
+        self.wrapped, self.optimizer, self.loader = self.accelerator.prepare(model, self.optimizer, loader)
+        scaler = getattr(self.accelerator, "scaler", None)
+        if state and state.scaler and scaler is not None:
+            scaler.load_state_dict(state.scaler)
+        self.average = {k: v.to(self.accelerator.device) for k, v in self.average.items()}
+        self.tracking = Tracking(self.accelerator, config, self.first) if self.main else None
+
+    def _loader(self) -> DataLoader[Any]:
+        """The rest of the run's samples, in the order of a run that was never interrupted."""
+        config = self.config
+        with self.accelerator.main_process_first():  # the first one fills caches, the others read them
+            samples: Any = self.task.dataset(config.steps * self.joint_batch)
+        rest = Subset(samples, range(self.first * self.joint_batch, len(samples)))
+        return DataLoader(
+            rest, batch_size=config.batch_size, num_workers=config.workers, collate_fn=collate,
+            worker_init_fn=_one_thread, persistent_workers=False, pin_memory=self.accelerator.device.type == "cuda",
+        )  # fmt: skip
+
+    def to_end(self, should_stop: Callable[[], bool]) -> Path:
+        from tqdm.auto import tqdm
+
+        config, accelerator = self.config, self.accelerator
+        bar = tqdm(total=config.steps, initial=self.first, disable=not self.main, mininterval=10)
+        self.started = self.last_log = time.monotonic()
+        if self.first < config.steps:  # nothing to do for a finished run
+            for index, collated in enumerate(self.loader, start=self.first * config.accumulation):
+                if self.random:
+                    restore_random_state(self.random)
+                    self.random = {}
+                step, part = divmod(index, config.accumulation)
+                result = self._batch(step, part, Batch(*collated))
+                if part < config.accumulation - 1:
+                    continue
+                self._average(step)
+                bar.update()
+                bar.set_postfix({k: f"{v:.4f}" for k, v in self.shown.items()}, refresh=False)
+                done = step + 1
+                self._show(done, Batch(*collated), result)
+                stopping = self._anyone(should_stop())
+                if done % config.save_every == 0 or done == config.steps or stopping:
+                    self._save(done)
+                if stopping and done < config.steps:
+                    bar.close()
+                    accelerator.end_training()
+                    raise TrainingStopped(f"stopped at step {done}; the same command goes on from there")
+        bar.close()
+        if self.main and not self.finished.exists():  # lost after the last step
+            self.task.export(self._weights(), self.finished, self._summary(max(self.first, config.steps)))
+        accelerator.wait_for_everyone()
+        accelerator.end_training()  # on all processes: it ends their group as well as the trackers
+        return self.finished
+
+    def _batch(self, step: int, part: int, batch: Batch) -> StepResult:
+        config, accelerator = self.config, self.accelerator
+        if part == 0:
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["share"] * config.learning_rate * learning_rate_factor(step, config)
+        place = (part * accelerator.num_processes + accelerator.process_index) * config.batch_size
+        noise = StepNoise(config.seed, step, place, len(batch.x_lq), self.joint_batch)
+        with accelerator.accumulate(self.wrapped):
+            result = self.task.step(self.wrapped, batch, noise, accelerator.autocast)
+            self._refuse_nan(step, result.loss, batch)
+            accelerator.backward(result.loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_([p for p in self.wrapped.parameters() if p.requires_grad], 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        for key, figure in result.figures.items():
+            value = figure.item()
+            self.shown[key] = 0.99 * self.shown.get(key, value) + 0.01 * value
+        return result
+
+    def _refuse_nan(self, step: int, loss: Tensor, batch: Batch) -> None:
+        finite = torch.isfinite(loss)
+        if self.accelerator.num_processes > 1:  # all processes must stop together
+            finite = self.accelerator.reduce(finite.float(), reduction="sum") == self.accelerator.num_processes
+        if finite:
+            return
+        path = self.out / "nan-batch.pt"
+        if not torch.isfinite(loss):
+            content = {"x_lq": batch.x_lq.cpu(), "x_gt": batch.x_gt.cpu(), "prompts": batch.prompts, "step": step}
+            with write_whole(path) as temporary:
+                torch.save(content, temporary)
+        raise RuntimeError(f"loss became {loss.item()} at step {step}; the batch is in {path}")
+
+    def _anyone(self, here: bool) -> bool:
+        """Whether it is so on any process: they must stop at the same step, or one waits for the others forever."""
+        if self.accelerator.num_processes == 1:
+            return here
+        flag = torch.tensor(float(here), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum").item())
+
+    def _average(self, step: int) -> None:
+        decay = min(self.config.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for name, value in self.task.model.named_parameters():
+                if name in self.names:
+                    self.average[name].lerp_(value, 1 - decay)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """What is exported: averaged weights, or none to take the model's own."""
+        return self.average if self.config.ema else {}
+
+    def _show(self, done: int, batch: Batch, result: StepResult) -> None:
+        config = self.config
+        if self.tracking is None:
+            return
+        if done % config.log_every == 0 or done == config.steps:
+            now = time.monotonic()
+            steps = (done - self.first) % config.log_every or config.log_every
+            self.tracking.log(
+                done,
+                {
+                    **{key: value.item() for key, value in result.figures.items()},
+                    "learning_rate": config.learning_rate * learning_rate_factor(done - 1, config),
+                    "images_per_second": round(steps * self.joint_batch / max(1e-9, now - self.last_log), 3),
+                },
+            )
+            self.last_log = now
+        if config.sample_every and done % config.sample_every == 0 and result.x_hq is not None:
+            self.tracking.sample(done, sample_sheet(batch.x_lq, result.x_hq, batch.x_gt, result.u))
+
+    def _summary(self, done: int) -> dict[str, Any]:
+        config = self.config
+        figures = {key: round(value, 5) for key, value in self.shown.items()}
+        return {
+            "steps": done, "batch_size": self.joint_batch, "patch": config.patch, "seed": config.seed,
+            "learning_rate": config.learning_rate, **figures,
+        }  # fmt: skip
+
+    def _save(self, done: int) -> None:
+        """Model first, then state: a kill between the two repeats some steps, and loses none."""
+        if not self.main:
+            return
+        try:
+            summary = self._summary(done)
+            self.task.export(self._weights(), self.finished, summary)
+            scaler = getattr(self.accelerator, "scaler", None)
+            state = TrainState(
+                step=done,
+                model={k: v.detach() for k, v in self.task.model.named_parameters() if k in self.names},
+                optimizer=self.optimizer.state_dict(),
+                average=self.average,
+                shown=dict(self.shown),
+                scaler=scaler.state_dict() if scaler is not None else {},
+                random=random_state(),
+            )
+            save_state(self.state_file, state, self.config, self.joint_batch)
+            line = {**summary, "seconds": round(time.monotonic() - self.started)}
+            with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except (OSError, RuntimeError) as error:
+            good = self.state_file.exists()
+            kept = f"{self.state_file} still holds the last good one" if good else "there is none yet"
+            raise CheckpointNotWritten(
+                f"the checkpoint of step {done} could not be written to {self.out} ({error}); {kept}. Free some space "
+                "and run the same command again"
+            ) from error
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)

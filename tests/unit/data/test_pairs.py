@@ -1,0 +1,166 @@
+"""Second-order degradations, pairs from files, and pre-generated data sets."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from qusr_train.cli.main import main
+from qusr_train.data.degradation import degradation
+from qusr_train.data.pairs import PairPatches
+from qusr_train.data.photo_files import FilePatches, epoch_order
+from qusr_train.data.pregenerate import pregenerate
+from qusr_train.data.real_esrgan import KINDS, blur_kernel, degrade_second_order, sharpen_target
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, texture: Tensor) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(3):
+        array = (texture[0].roll(7 * index, 2) * 255).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(array).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_sum_to_one_and_are_symmetric(kind: str) -> None:
+    kernel = blur_kernel(kind, 13, 2.0, 0.8, 0.7, beta=1.4)
+    assert kernel.shape == (13, 13)
+    assert kernel.sum().item() == pytest.approx(1.0)
+    torch.testing.assert_close(kernel, kernel.flip(0, 1))
+    turned_equal = torch.allclose(kernel, kernel.T, atol=1e-6) and torch.allclose(kernel, kernel.flip(0), atol=1e-6)
+    assert turned_equal == (not kind.endswith("aniso"))
+
+
+def test_kernels_by_hand() -> None:
+    """Ratio of the neighbour at distance 1 to the centre: d = 1 / sigma^2 = 1/4."""
+    expected = {
+        "iso": math.exp(-0.125),
+        "generalized_iso": math.exp(-0.5 * 0.25**2),
+        "plateau_iso": 1 / (1 + 0.25**2),
+    }
+    for kind, ratio in expected.items():
+        kernel = blur_kernel(kind, 7, 2.0, 2.0, 0.0, beta=2.0)
+        assert (kernel[3, 4] / kernel[3, 3]).item() == pytest.approx(ratio, rel=1e-5)
+    tall = blur_kernel("aniso", 7, 2.0, 1.0, math.pi / 2)  # turned: sigma_x now runs along y
+    assert (tall[4, 3] / tall[3, 3]).item() == pytest.approx(math.exp(-0.125), rel=1e-5)
+    assert (tall[3, 4] / tall[3, 3]).item() == pytest.approx(math.exp(-0.5), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_second_order_is_deterministic_and_on_the_8_bit_grid(texture: Tensor, seed: int) -> None:
+    photo = texture[..., :64, :96]
+    torch.manual_seed(0)
+    one = degrade_second_order(photo, _generator(seed))
+    torch.manual_seed(1)
+    other = degrade_second_order(photo, _generator(seed))
+    assert torch.equal(one.lr, other.lr)
+    assert one.lr.shape == (1, 3, 16, 24)
+    assert torch.equal(one.hr, photo)
+    torch.testing.assert_close(one.lr * 255, (one.lr * 255).round(), atol=1e-4, rtol=0)
+    assert not torch.equal(one.lr, degrade_second_order(photo, _generator(seed + 100)).lr)
+
+
+def test_sharpened_targets_have_more_contrast_and_keep_flat_areas(texture: Tensor) -> None:
+    sharp = sharpen_target(texture)
+    assert sharp.std() > texture.std()
+    flat = torch.full((1, 3, 64, 64), 0.4)
+    torch.testing.assert_close(sharpen_target(flat), flat, atol=1e-5, rtol=0)
+
+
+def test_every_epoch_takes_every_file_once_in_its_own_order() -> None:
+    epochs = [[epoch_order(i + 7 * e, 7, seed=3)[0] for i in range(7)] for e in range(3)]
+    assert all(sorted(order) == list(range(7)) for order in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_broken_and_small_photos_are_counted(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (photos / "broken.jpg").write_bytes(b"no")
+    Image.new("RGB", (20, 20)).save(photos / "small.png")
+    patches = FilePatches(photos, 64, 4, 1, degradation("second_order"))
+    assert len(patches.paths) == 3
+    assert "broken.jpg: skipped" in caplog.text
+    assert "1 broken images skipped" in caplog.text
+    assert "1 images skipped, a side is below 64 pixels" in caplog.text
+
+
+def test_photo_that_breaks_later_is_replaced(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    patches = FilePatches(photos, 64, 6, 1, degradation("camera"))
+    for path in patches.paths[:2]:
+        path.write_bytes(path.read_bytes()[:500])
+    assert all(patches[i].hr.shape == (1, 3, 64, 64) for i in range(6))
+    assert "took the next one" in caplog.text
+
+
+def test_pregenerated_set_resumes_and_grows(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    assert pregenerate(photos, out, 3, patch=64) == 3
+    first = {path.name: path.read_bytes() for path in (out / "lr").iterdir()}
+    (out / "lr" / "00000001.png").unlink()  # as if it had been stopped
+    assert main(["degrade", "--photos", str(photos), "--out", str(out), "--count", "5", "--patch", "64"]) == 0
+    assert len(list((out / "hr").iterdir())) == 5
+    assert all((out / "lr" / name).read_bytes() == content for name, content in first.items())
+    with pytest.raises(ValueError, match="holds pairs of other settings"):
+        pregenerate(photos, out, 5, patch=64, seed=2)
+
+
+def test_pairs_are_cropped_and_turned_together(photos: Path, tmp_path: Path) -> None:
+    for part, size in (("hr", 96), ("lr", 24)):
+        (tmp_path / part).mkdir()
+        for path in photos.iterdir():
+            Image.open(path).resize((size, size), Image.Resampling.BOX).save(tmp_path / part / path.name)
+    pairs = PairPatches(tmp_path, 64, 12, 1, "measured")
+    for index in range(12):
+        sample = pairs[index]
+        assert sample.x_lq.shape == sample.x_gt.shape == (3, 64, 64)
+        assert (sample.x_lq - sample.x_gt).abs().mean() < 0.3
+        assert "The lighting is" in sample.prompt
+        assert torch.equal(sample.x_gt, pairs[index].x_gt)
+
+
+def test_captions_come_from_the_file(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    pregenerate(photos, out, 2, patch=64)
+    with pytest.raises(ValueError, match=r"captions\.json: cannot be read"):
+        PairPatches(out, 64, 2, 1, "files", fixed=True)
+    (out / "captions.json").write_text(json.dumps({"00000000.png": "blurry"}))
+    with pytest.raises(ValueError, match=r"1 images have no caption \(00000001\)"):
+        PairPatches(out, 64, 2, 1, "files", fixed=True)
+    (out / "captions.json").write_text(json.dumps({"00000000.png": "blurry", "00000001": "noisy"}))
+    pairs = PairPatches(out, 64, 2, 1, "files", fixed=True)
+    assert {pairs[0].prompt, pairs[1].prompt} == {"blurry", "noisy"}
+
+
+def test_captions_of_the_caption_command_are_read(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    pregenerate(photos, out, 2, patch=64)
+    assert main(["caption", str(out / "lr"), "--out", str(out / "captions.jsonl")]) == 0
+    written = [json.loads(line)["text"] for line in (out / "captions.jsonl").read_text().splitlines()]
+    pairs = PairPatches(out, 64, 2, 1, "files", fixed=True)
+    assert sorted([pairs[0].prompt, pairs[1].prompt]) == sorted(written)
+    assert len(written) == 2
+
+
+def test_pairs_of_wrong_sizes_are_named(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    with pytest.raises(ValueError, match="expected the folders lr and hr in it, but lr is missing"):
+        PairPatches(tmp_path, 64, 1, 1, "empty")
+    pregenerate(photos, out, 1, patch=64)
+    pregenerate(photos, tmp_path / "large", 1, patch=80)
+    with pytest.raises(ValueError, match="is 80 x 80; cached latents need pairs of exactly --patch 64"):
+        PairPatches(tmp_path / "large", 64, 1, 1, "empty", fixed=True)
+    Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(out / "lr" / "00000000.png")
+    with pytest.raises(ValueError, match=r"is 10 x 10, its target 64 x 64; expected 4 times the size"):
+        PairPatches(out, 64, 1, 1, "empty")

@@ -1,0 +1,137 @@
+"""Equations 1, 2 and 4-7 in both variants, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from qusr_train.model.noise import (
+    VARIANTS,
+    NoiseParameters,
+    Variant,
+    as_variant,
+    injected_noise,
+    noise_sigma,
+    residual_step,
+    seeded_noise,
+)
+
+
+def test_reference_sigma_is_the_root_of_the_absolute_map() -> None:
+    u = torch.tensor([-0.09, 0.0, 0.16]).view(1, 1, 1, 3)
+    sigma = noise_sigma(u, NoiseParameters(variant="reference"))
+    torch.testing.assert_close(sigma.flatten(), torch.tensor([0.3, 1e-4, 0.4]), atol=1e-6, rtol=0)
+
+
+def test_reference_reads_neither_k_nor_m() -> None:
+    u = torch.randn(1, 2, 3, 3)
+    plain = noise_sigma(u, NoiseParameters(variant="reference"))
+    assert torch.equal(plain, noise_sigma(u, NoiseParameters(variant="reference", k=7.0, m=0.9)))
+
+
+def test_paper_sigma_applies_gain_then_floor_then_delta() -> None:
+    # k u = (-0.5, 0, 0.5); m + (1 - m) k u = (-0.2, 0.2, 0.6); |.| + 0.04 = (0.24, 0.24, 0.64)
+    u = torch.tensor([-1.0, 0.0, 1.0]).view(1, 1, 1, 3)
+    sigma = noise_sigma(u, NoiseParameters(variant="paper", k=0.5, m=0.2, delta=0.04))
+    torch.testing.assert_close(sigma.flatten(), torch.tensor([0.4898979, 0.4898979, 0.8]), atol=1e-6, rtol=0)
+
+
+def test_paper_floor_of_one_ignores_the_map() -> None:
+    sigma = noise_sigma(torch.randn(1, 3, 4, 4) * 5, NoiseParameters(variant="paper", m=1.0, delta=0.0))
+    assert torch.equal(sigma, torch.ones(1, 3, 4, 4))
+
+
+def test_variants_agree_for_unit_gain_without_floor() -> None:
+    u = torch.randn(2, 3, 4, 5)
+    paper = noise_sigma(u, NoiseParameters(variant="paper", k=1.0, m=0.0))
+    torch.testing.assert_close(paper, noise_sigma(u, NoiseParameters(variant="reference")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_half_precision_keeps_the_floor_of_delta(dtype: torch.dtype, variant: Variant) -> None:
+    sigma = noise_sigma(torch.zeros(1, 4, 2, 2, dtype=dtype), NoiseParameters(variant=variant))
+    assert sigma.dtype == torch.float32
+    torch.testing.assert_close(sigma, torch.full((1, 4, 2, 2), 1e-4), atol=1e-9, rtol=1e-5)
+
+
+def test_injected_noise_is_noise_times_sigma_times_strength() -> None:
+    injected = injected_noise(torch.tensor([[2.0, -1.0]]), torch.tensor([[0.5, 0.25]]), p=0.5)
+    assert injected.tolist() == [[0.5, -0.125]]
+
+
+def test_injected_noise_refuses_to_broadcast() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 4, 2, 2\) and \(1, 4, 1, 1\)"):
+        injected_noise(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 1, 1), 0.5)
+
+
+@pytest.mark.parametrize(("variant", "expected"), [("reference", 1.25), ("paper", 0.75)])
+def test_residual_is_subtracted_from_the_variants_latent(variant: Variant, expected: float) -> None:
+    # z_lq = 1, injected = 0.5, so z_g = 1.5; eps = 0.25
+    z_hq = residual_step(torch.tensor([1.5]), torch.tensor([0.25]), torch.tensor([0.5]), variant)
+    assert z_hq.item() == expected
+
+
+def test_paper_result_is_reference_result_minus_injected_noise() -> None:
+    z_g, eps, injected = torch.randn(3, 2, 4, 5, 5).unbind(0)
+    paper = residual_step(z_g, eps, injected, "paper")
+    torch.testing.assert_close(paper, residual_step(z_g, eps, injected, "reference") - injected)
+
+
+def test_without_noise_the_variants_agree() -> None:
+    z, eps = torch.randn(2, 1, 4, 3, 3).unbind(0)
+    nothing = injected_noise(torch.randn(1, 4, 3, 3), torch.ones(1, 4, 3, 3), p=0.0)
+    assert torch.equal(residual_step(z, eps, nothing, "paper"), residual_step(z, eps, nothing, "reference"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("variant", "papers"),
+        ("k", -0.1),
+        ("m", 1.5),
+        ("m", -0.01),
+        ("p", -1.0),
+        ("p", float("nan")),
+        ("delta", -1e-9),
+        ("delta", float("inf")),
+    ],
+)
+def test_bad_parameter_is_named(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{name} must be .*but got"):
+        dataclasses.replace(NoiseParameters(), **{name: value})
+
+
+def test_defaults_are_the_reference() -> None:
+    assert NoiseParameters() == NoiseParameters("reference", k=1.0, m=0.0, p=0.5, delta=1e-8)
+
+
+def test_as_variant_knows_two_names() -> None:
+    assert [as_variant(name) for name in ("paper", "reference")] == ["paper", "reference"]
+    with pytest.raises(ValueError, match="'Paper'"):
+        as_variant("Paper")
+
+
+def test_seeded_noise_does_not_depend_on_the_batch() -> None:
+    alone, batch = seeded_noise((1, 4, 6, 5), 3), seeded_noise((3, 4, 6, 5), 3)
+    assert all(torch.equal(image, alone[0]) for image in batch)
+    batch[0] += 1  # the images do not share memory
+    assert torch.equal(batch[1], alone[0])
+
+
+def test_seeded_noise_is_standard_normal_and_follows_the_seed() -> None:
+    noise = seeded_noise((1, 16, 32, 32), 0)
+    assert abs(noise.mean().item()) < 0.05
+    assert abs(noise.std().item() - 1) < 0.05
+    assert not torch.equal(noise, seeded_noise((1, 16, 32, 32), 1))
+
+
+def test_seeded_noise_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    seeded_noise((1, 2, 3, 3), 0)
+    assert torch.equal(torch.rand(3), expected)
