@@ -16,7 +16,7 @@ from .images.read import read_image
 from .images.write import write_png
 from .model.lora import merge
 from .model.nano import NanoUNet, PixelUnshuffleVAE
-from .model.noise import injected_noise, noise_sigma, residual_step, seeded_noise
+from .model.noise import guided_step, seeded_noise
 from .model.text_encoder import build_text_encoder
 from .model.tokenizer import encode_tokens
 from .model.uncertainty import UEM, estimate_uncertainty
@@ -79,19 +79,15 @@ class Restorer:
             color_fix: `wavelet`, `adain` or `none`.
         """
         shuffle = self.checkpoint.config.shuffle
-        parameters = self.checkpoint.noise
         prompts = measured_prompts(image) if prompt is None else [prompt] * image.shape[0]
         bicubic = enlarge(image, image.shape[-2] * shuffle, image.shape[-1] * shuffle).clamp(0, 1)
         x_lq = (bicubic * 2 - 1).to(self.device)
         context = self.text_encoder(input_ids=encode_tokens(prompts).to(self.device)).last_hidden_state
         u = estimate_uncertainty(self.uem, x_lq)
         z_lq = self.vae.encode(x_lq) * self.checkpoint.latent_scale
-        sigma = noise_sigma(self.vae.encode(u) * self.checkpoint.latent_scale, parameters)
-        normal = seeded_noise(tuple(z_lq.shape), seed) if noise is None else noise
-        injected = injected_noise(normal.to(self.device), sigma, parameters.p)
-        z_g = z_lq + injected
-        eps = self.unet(z_g, context=context)
-        z_hq = residual_step(z_g, eps, injected, parameters.variant)
+        u_encoded = self.vae.encode(u) * self.checkpoint.latent_scale
+        normal = (seeded_noise(tuple(z_lq.shape), seed) if noise is None else noise).to(self.device)
+        z_hq = guided_step(z_lq, u_encoded, normal, self.checkpoint.noise, lambda z_g: self.unet(z_g, context=context))
         restored = (self.vae.decode(z_hq / self.checkpoint.latent_scale) + 1) / 2
         restored = fix_color(restored.clamp(0, 1).cpu(), bicubic, color_fix).clamp(0, 1)
         return Restored(restored, bicubic, u.cpu(), prompts)

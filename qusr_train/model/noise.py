@@ -15,6 +15,7 @@ residual is subtracted from:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -109,6 +110,34 @@ def residual_step(z_g: Tensor, eps: Tensor, injected: Tensor, variant: Variant) 
     as_variant(variant)
     restored = z_g - eps
     return restored - injected if variant == "paper" else restored
+
+
+def guided_step(
+    z_lq: Tensor,
+    u_encoded: Tensor | None,
+    noise: Tensor | None,
+    parameters: NoiseParameters,
+    denoise: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """QUSR's one step, equations 1, 2 and 4 to 7: noise where the map says unsure, then the residual taken away.
+
+    Args:
+        z_lq: (B, C, h, w), latent of the enlarged input.
+        u_encoded: (B, C, h, w), the map's latent, see `noise_sigma`; None takes the step without noise.
+        noise: (B, C, h, w), standard normal; not read without a map.
+        parameters: variant, k, m, p, delta.
+        denoise: eps_theta, from the guided latent z_g to the residual, both (B, C, h, w).
+
+    Returns:
+        z_hq: (B, C, h, w).
+    """
+    if u_encoded is None:
+        return z_lq - denoise(z_lq).float()
+    if noise is None:
+        raise ValueError("noise: expected standard normal noise beside the uncertainty map, but got None")
+    injected = injected_noise(noise, noise_sigma(u_encoded, parameters), parameters.p)
+    z_g = z_lq + injected
+    return residual_step(z_g, denoise(z_g).float(), injected, parameters.variant)
 
 
 def seeded_noise(shape: tuple[int, ...], seed: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .noise import NoiseParameters, injected_noise, noise_sigma, residual_step
+from .noise import NoiseParameters, guided_step
 from .tokenizer import encode_tokens
 from .uncertainty import UEM
 
@@ -165,13 +165,14 @@ class QUSRStableDiffusion(nn.Module):
         """
         base, parameters = self._base[0], self.noise_parameters
         u = self.uem(x_lq)
-        injected = torch.zeros_like(z_lq)
+        u_encoded = None
         if parameters.p > 0:
             with torch.set_grad_enabled(self.noise_gradient and torch.is_grad_enabled()):
-                encoded = sample_latent(*base.moments(u), posterior_noise, base.latent_scale)
-                injected = injected_noise(noise, noise_sigma(encoded, parameters), parameters.p)
-        z_g = z_lq + injected
-        timesteps = torch.full((len(z_g),), TIMESTEP, device=z_g.device)
-        eps = self.unet(z_g, timesteps, encoder_hidden_states=context.to(z_g.dtype)).sample.float()
-        z_hq = residual_step(z_g, eps, injected, parameters.variant)
+                u_encoded = sample_latent(*base.moments(u), posterior_noise, base.latent_scale)
+
+        def denoise(z_g: Tensor) -> Tensor:
+            timesteps = torch.full((len(z_g),), TIMESTEP, device=z_g.device)
+            return self.unet(z_g, timesteps, encoder_hidden_states=context.to(z_g.dtype)).sample
+
+        z_hq = guided_step(z_lq, u_encoded, noise, parameters, denoise)
         return base.decode(z_hq), z_hq, u.float()

@@ -18,7 +18,7 @@ from ..data.prompts import SYNONYMS
 from ..data.samples import Batch, Sample
 from ..model.lora import add_adapters, extract_adapters, merge
 from ..model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
-from ..model.noise import NoiseParameters, injected_noise, noise_sigma, residual_step
+from ..model.noise import NoiseParameters, guided_step
 from ..model.text_encoder import build_text_encoder, strip_text_prefix
 from ..model.tokenizer import VOCABULARY_SIZE, encode_tokens
 from ..model.uncertainty import UEM
@@ -85,16 +85,12 @@ class QUSRNano(nn.Module):
         vae = PixelUnshuffleVAE(self.unet.config.shuffle)
         context = self.text_encoder(input_ids=token_ids).last_hidden_state
         z_lq = vae.encode(x_lq)
-        if noise is None:
-            return vae.decode(z_lq - self.unet(z_lq, context=context).float()), None
-        u = self.uem(x_lq)
+        u = None if noise is None else self.uem(x_lq)
         # The map must stay a report of the error: without the detach the pixel loss would push it
         # to 0 just to be rid of the noise.
-        sigma = noise_sigma(vae.encode(u.detach()), parameters)
-        injected = injected_noise(noise, sigma, parameters.p)
-        z_g = z_lq + injected
-        eps = self.unet(z_g, context=context).float()
-        return vae.decode(residual_step(z_g, eps, injected, parameters.variant)), u.float()
+        u_encoded = None if u is None else vae.encode(u.detach())
+        z_hq = guided_step(z_lq, u_encoded, noise, parameters, lambda z_g: self.unet(z_g, context=context))
+        return vae.decode(z_hq), None if u is None else u.float()
 
 
 def _start_unsure(uem: UEM) -> None:

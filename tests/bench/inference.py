@@ -198,14 +198,14 @@ def ours(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[
     nodes = pack.nodes
     model, clip, vae = _native(device, dtype)
     noise_parameters = pack.qusr_train.model.noise.NoiseParameters()
-    patched = nodes.sampling.make_one_step(model.clone(), "reference")
+    patched = nodes.native.sampling.make_one_step(model.clone(), "reference")
     torch.manual_seed(0)
     import comfy.model_patcher
 
     uem = comfy.model_patcher.ModelPatcher(
         pack.qusr_train.model.uncertainty.UEM(64).eval(), load_device=device, offload_device=torch.device("cpu")
     )
-    loaded = nodes.sockets.LoadedUEM(uem, noise_parameters, SCALE)
+    loaded = nodes.native.sockets.LoadedUEM(uem, noise_parameters, SCALE)
     image = photo(size)
     rgb = image.movedim(-1, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def test_the_model_changes_the_image(node: Any, nano: Any, separate: Any, photo:
 
 def test_node_path_and_command_line_path_agree(pack: Any, node: Any, nano: Any, separate: Any, photo: Tensor) -> None:
     parts = separate(photo, seed=3)
-    restore = pack.qusr_train.restore
+    restore = importlib.import_module("qusr_pack.qusr_train.restore")
     other = restore.Restorer()(photo.movedim(-1, 1), seed=3)
     ours = run_separate(node, nano, parts)
     assert other.prompts == parts.prompts

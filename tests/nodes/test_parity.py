@@ -119,7 +119,7 @@ def test_qusr_step_by_step(
 
     mean = node.QUSREncode.execute(image, sd.vae, 0, "exact").args[0]["samples"]
     agree("vae_x_lq_mean", mean, run.vae_x_lq_mean)
-    as_node = nodes.host.check_image(image).rgb.movedim(1, -1)  # the memory layout that QUSREncode hands over
+    as_node = nodes.native.host.check_image(image).rgb.movedim(1, -1)  # the memory layout that QUSREncode hands over
     z_lq = nodes.vae.encode(sd.vae, as_node, posterior_noise=run.noise_posterior_x_lq) * SCALE
     agree("vae_x_lq_latent", z_lq, run.vae_x_lq_latent)
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from qusr_train.model.noise import (
     VARIANTS,
     NoiseParameters,
     Variant,
     as_variant,
+    guided_step,
     injected_noise,
     noise_sigma,
     residual_step,
@@ -135,3 +137,28 @@ def test_seeded_noise_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(5)
     seeded_noise((1, 2, 3, 3), 0)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_step_by_hand_in_both_variants() -> None:
+    # sigma = sqrt(|0.25|) = 0.5; injected = 2 * 0.5 * 0.5 = 0.5; z_g = 1.5; eps = 0.1 z_g = 0.15
+    z, u, noise = (torch.full((1, 1, 1, 1), value) for value in (1.0, 0.25, 2.0))
+    settings = {"k": 1.0, "m": 0.0, "p": 0.5, "delta": 0.0}
+    reference, paper = (
+        guided_step(z, u, noise, NoiseParameters(variant=variant, **settings), lambda z_g: 0.1 * z_g).item()
+        for variant in ("reference", "paper")
+    )
+    assert reference == pytest.approx(1.35)
+    assert paper == pytest.approx(0.85)
+
+
+def test_step_without_a_map_takes_the_residual_from_the_plain_latent() -> None:
+    z = torch.randn(2, 3, 4, 4)
+    seen: list[Tensor] = []
+    restored = guided_step(z, None, None, NoiseParameters(), lambda z_g: seen.append(z_g) or torch.ones_like(z_g))
+    assert torch.equal(seen[0], z)
+    assert torch.equal(restored, z - 1)
+
+
+def test_step_with_a_map_wants_noise() -> None:
+    with pytest.raises(ValueError, match=r"noise: expected standard normal noise .* but got None"):
+        guided_step(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), None, NoiseParameters(), lambda z_g: z_g)
