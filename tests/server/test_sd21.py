@@ -43,11 +43,14 @@ def chains() -> dict[str, Chain]:
 
 @pytest.fixture(scope="module")
 def taesd() -> Any:
-    """A light decoder with random weights."""
+    """A light decoder with random weights, the last ones large enough for pictures with contrast."""
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(0)
-    return AutoencoderTiny().eval()
+    light = AutoencoderTiny().eval().requires_grad_(False)
+    light.decoder.layers[-1].weight.mul_(20)
+    light.decoder.layers[-1].bias.fill_(0.5)
+    return light
 
 
 def _small() -> np.ndarray:
@@ -129,9 +132,12 @@ def _picture(server: Server, item: dict[str, str]) -> Tensor:
     return torch.from_numpy(array / 255).movedim(-1, 0)[None]
 
 
-def _bicubic(photo: np.ndarray, scale: int) -> Tensor:
-    rgb = torch.from_numpy(np.asarray(photo, dtype=np.float32) / 255).movedim(-1, 0)[None]
+def _enlarged(rgb: Tensor, scale: int) -> Tensor:
     return enlarge(rgb, rgb.shape[-2] * scale, rgb.shape[-1] * scale).clamp(0, 1)
+
+
+def _bicubic(photo: np.ndarray, scale: int) -> Tensor:
+    return _enlarged(torch.from_numpy(np.asarray(photo, dtype=np.float32) / 255).movedim(-1, 0)[None], scale)
 
 
 def _prompt() -> tuple[str, Tensor]:
@@ -186,19 +192,16 @@ def test_light_decoder_as_it_is_equals_the_chain_in_diffusers(
     large = _bicubic(_small(), 4)
     with torch.no_grad():
         light = taesd.decode(chains["qusr"].qusr(large, embeds, 0)).sample.clamp(-1, 1) / 2 + 0.5
-    assert light.std() > 0.01, "the decoder shows something"
+    assert light.std() > 0.05, "the decoder shows something"
     assert (template.run() - fix_color(light, large, "adain").clamp(0, 1)).abs().max() < TRUNCATED
 
 
-@pytest.mark.parametrize(
-    ("run", "pixel", "semantic"), [("pisa_sr_128_default", 1.0, 1.0), ("pisa_sr_128_pix0.8_sem1.3", 0.8, 1.3)]
-)
-def test_pisa_sr_gives_the_golden_picture(server: Server, run: str, pixel: float, semantic: float) -> None:
+def test_pisa_sr_gives_the_golden_picture(server: Server) -> None:
     template = Template("qusr_sd21_pisa_sr", server)
     template.take(LARGE, 1.0, "")
     template.take_latent("pisa_sr")
-    template.only("QUSRLoader").update(pixel=pixel, semantic=semantic)
-    assert (template.run() - _golden(golden.run(run).image)).abs().max() < TRUNCATED
+    template.only("QUSRLoader").update(pixel=1.0, semantic=1.0)
+    assert (template.run() - _golden(golden.run("pisa_sr_128_default").image)).abs().max() < TRUNCATED
 
 
 def test_pisa_sr_as_it_is_equals_the_chain_in_diffusers(server: Server, chains: dict[str, Chain]) -> None:
@@ -218,19 +221,21 @@ def test_video_as_it_is_equals_the_chain_in_diffusers(server: Server, chains: di
     template = Template("qusr_sd21_video", server)
     template.only("LoadVideo")["file"] = VIDEO
     template.only("QUSREncodePrompt")["prompt"] = text
-    frames = template.only("CreateVideo")["images"]
-    template.prompt["frames"] = {"class_type": "PreviewImage", "inputs": {"images": frames}}
+    for name, frames in (
+        ("before", template.only("QUSREnlarge")["image"]),
+        ("after", template.only("CreateVideo")["images"]),
+    ):
+        template.prompt[name] = {"class_type": "PreviewImage", "inputs": {"images": frames}}
     outputs = server.run(template.prompt)
     saver = next(key for key, node in template.prompt.items() if node["class_type"] == "SaveVideo")
     with av.open(io.BytesIO(server.image(outputs[saver]["images"][0]))) as clip:
         made = [frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)]
         assert clip.streams.video[0].average_rate == 8
-    with av.open(str(base_directory() / "input" / VIDEO)) as clip:
-        small = [frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)]
-    chain, shown = chains["qusr"], [_picture(server, item) for item in outputs["frames"]["images"]]
     assert [frame.shape for frame in made] == [(96, 128, 3)] * 3
-    assert len(small) == len(shown) == 3
-    for frame, result in zip(small, shown, strict=True):
-        large = _bicubic(frame, 4)
+    chain = chains["qusr"]
+    before, after = ([_picture(server, one) for one in outputs[name]["images"]] for name in ("before", "after"))
+    assert len(before) == len(after) == 3
+    for frame, result in zip(before, after, strict=True):
+        large = _enlarged(frame, 4)
         expected = fix_color(chain.decode(chain.qusr(large, embeds, 0)), large, "adain").clamp(0, 1)
         assert (result - expected).abs().max() < TRUNCATED
