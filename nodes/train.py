@@ -14,14 +14,14 @@ from typing import Any
 
 import comfy.model_management
 import folder_paths
-import numpy as np
 import torch
 from comfy_api.latest import io, ui
-from PIL import Image
 from torch import Tensor
 
 from ..qusr_train.checkpoints.nano_file import BUNDLED
 from ..qusr_train.files import write_whole
+from ..qusr_train.images.read import read_image
+from ..qusr_train.images.write import to_picture
 from ..qusr_train.training.config import TrainConfig, load_config_file
 from ..qusr_train.training.plot import loss_plot
 from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics
@@ -94,8 +94,7 @@ def train_in_process(config: TrainConfig) -> None:
                 lines = read_metrics(metrics_file(out, config.stage))
                 if lines and lines[-1]["step"] != shown:
                     shown = lines[-1]["step"]
-                    picture = (loss_plot(lines) * 255).byte().permute(1, 2, 0).numpy()
-                    bar.update_absolute(shown, config.steps, ("JPEG", Image.fromarray(picture), 512))
+                    bar.update_absolute(shown, config.steps, ("JPEG", to_picture(loss_plot(lines)), 512))
                 time.sleep(0.3)
         finally:
             _stop(process)
@@ -109,8 +108,7 @@ def _samples(out: Path, stage: str) -> Tensor:
     pictures = sorted((out / SAMPLES).glob(f"{stage}-*.png"))
     if not pictures:
         return torch.zeros(1, 1, 1, 3)
-    with Image.open(pictures[-1]) as opened:
-        return torch.from_numpy(np.array(opened.convert("RGB"))).float()[None] / 255.0
+    return image_out(read_image(pictures[-1]).rgb)
 
 
 class QUSRTrain(io.ComfyNode):

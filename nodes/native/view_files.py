@@ -9,11 +9,11 @@ from typing import Any
 import folder_paths
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...qusr_train.images.heatmap import COLOR_STOPS, value_range
+from ...qusr_train.images.write import QUICK, write_png
 from ...qusr_train.model.noise import noise_sigma
 from ..noise import AdaptiveNoise
 from .host import match_batch
@@ -35,8 +35,7 @@ def _new_file(suffix: str) -> tuple[Path, dict[str, str]]:
 def save_picture(image: Tensor) -> dict[str, Any]:
     """Save one picture (3, H, W) in [0, 1] as PNG. Returns its `/view` address with width and height."""
     path, address = _new_file(".png")
-    pixels = (image.clamp(0, 1) * 255.0).round().byte().movedim(0, -1).cpu().numpy()
-    Image.fromarray(pixels).save(path, compress_level=1)
+    write_png(path, image, compress_level=QUICK)
     return {**address, "width": image.shape[-1], "height": image.shape[-2]}
 
 

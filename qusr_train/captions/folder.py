@@ -17,14 +17,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
 from ..files import write_whole
 from ..images.check import ImageError
 from ..images.find import find_images
+from ..images.read import read_rgb
 from .cache import CaptionCache, caption_images
 from .captioner import Caption, Captioner, CaptionError
 
@@ -109,20 +107,6 @@ def _known(out: Path, identity: str) -> dict[str, dict[str, Any]]:
     return known
 
 
-def read_image(path: Path) -> Tensor:
-    """(3, H, W) in [0, 1].
-
-    Raises:
-        ImageError: cannot be read.
-    """
-    try:
-        with Image.open(path) as opened:
-            array = np.asarray(opened.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
-    return torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 255.0
-
-
 def _chunks(items: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
@@ -172,7 +156,7 @@ def caption_folder(
             images = {}
             for path in some:
                 try:
-                    images[path] = read_image(path)
+                    images[path] = read_rgb(path)
                 except ImageError as error:
                     failed += 1
                     log.error("error: %s", error)

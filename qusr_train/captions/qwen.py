@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..images.check import enlarge
+from ..images.write import to_picture
 from ..out_of_memory import is_out_of_memory
 from .captioner import Caption, CaptionError, Progress
 from .instruction import INSTRUCTION, MAX_WORDS, request_for, tidy
@@ -280,7 +281,7 @@ def as_picture(image: Tensor) -> Image.Image:
     x = image.detach().float().cpu()
     if scale != 1.0:
         x = enlarge(x[None], max(28, round(height * scale)), max(28, round(width * scale)))[0]
-    return Image.fromarray((x.clamp(0, 1) * 255.0).round().byte().permute(1, 2, 0).contiguous().numpy())
+    return to_picture(x)
 
 
 def download_qwen(repository: str, folder: Path, progress: Callable[[int, int], None]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import io
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..download.connection import PASSING
+from ..images.write import QUICK, png_bytes, to_picture
 from .captioner import Caption, CaptionError, Progress
 from .instruction import INSTRUCTION, MAX_WORDS, request_for, tidy
 
@@ -105,12 +105,9 @@ def key_for(address: str, variable: str = KEY_VARIABLE) -> str | None:
 
 def picture_url(image: Tensor) -> str:
     """(3, H, W) in [0, 1] as a data address: PNG, which adds no compression of its own to what is judged."""
-    array = (image.detach().float().cpu().clamp(0, 1) * 255.0).round().byte().permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array)
+    picture = to_picture(image)
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png_bytes(picture, QUICK)).decode()
 
 
 @dataclass(frozen=True)

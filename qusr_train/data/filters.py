@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..images.write import to_picture
+
 
 def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float, size: int = 21) -> Tensor:
     """Rotated anisotropic gaussian, (size, size), sums to 1; sigmas in pixels, angle in radians."""
@@ -47,8 +49,7 @@ def filter_image(image: Tensor, kernel: Tensor) -> Tensor:
 
 def jpeg(image: Tensor, quality: int) -> Tensor:
     """Through a real JPEG encoder: (1, 3, H, W) in [0, 1] -> the same, decoded."""
-    array = (image[0].permute(1, 2, 0) * 255.0).round().clamp(0, 255).byte().numpy()
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "JPEG", quality=quality)
+    to_picture(image[0]).save(buffer, "JPEG", quality=quality)
     decoded = np.asarray(Image.open(buffer), dtype=np.float32) / 255.0
     return torch.from_numpy(decoded).permute(2, 0, 1)[None]

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from ..files import write_whole
+from ..images.check import ImageError
 from ..model.stable_diffusion import StableDiffusion
 from .pairs import PairPatches
-from .photo_files import BROKEN
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ def fill(folder: Path, pairs: PairPatches, base: StableDiffusion, model: Path) -
     for stem in tqdm(missing, unit="image", desc="encoding", disable=not missing):
         try:
             x_lq = pairs.input(stem)
-        except BROKEN as error:
-            log.warning("%s: left out, cannot be read (%s)", stem, error)
+        except ImageError as error:
+            log.warning("%s: left out (%s)", stem, error)
             pairs.stems.remove(stem)
             continue
         with torch.no_grad():

@@ -11,15 +11,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..captions import measured as quality
 from ..captions.folder import read_lines
+from ..images.check import ImageError
 from ..images.find import match_folders
+from ..images.read import picture_size, read_rgb
 from .camera import SCALE
-from .photo_files import BROKEN, epoch_order, read, usable
+from .photo_files import epoch_order, usable
 from .samples import Sample, sample, turned
 
 log = logging.getLogger(__name__)
@@ -83,10 +84,9 @@ class PairPatches(Dataset[Sample]):
 
     def _fits(self, lr: Path, hr: Path) -> bool:
         try:
-            with Image.open(lr) as small, Image.open(hr) as large:
-                sizes = small.size, large.size
-        except BROKEN as error:
-            log.warning("%s: skipped, cannot be read (%s)", lr, error)
+            sizes = picture_size(lr), picture_size(hr)
+        except ImageError as error:
+            log.warning("%s: skipped (%s)", lr, error)
             return False
         if sizes[1] not in (sizes[0], (sizes[0][0] * SCALE, sizes[0][1] * SCALE)):
             raise ValueError(
@@ -105,7 +105,7 @@ class PairPatches(Dataset[Sample]):
 
     def pair(self, stem: str) -> tuple[Tensor, Tensor]:
         """lr and hr of one name, (3, h, w) and (3, H, W) in [0, 1]."""
-        return read(self.pairs[stem][0]), read(self.pairs[stem][1])
+        return read_rgb(self.pairs[stem][0]), read_rgb(self.pairs[stem][1])
 
     def input(self, stem: str) -> Tensor:
         """x_lq of one whole pair: (3, H, W) in [-1, 1]."""
@@ -119,8 +119,8 @@ class PairPatches(Dataset[Sample]):
             stem = self.stems[(number + attempt) % len(self.stems)]
             try:
                 lr, hr = self.pair(stem)
-            except BROKEN as error:
-                log.warning("%s: cannot be read (%s); took the next one", stem, error)
+            except ImageError as error:
+                log.warning("%s; took the next one", error)
                 continue
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
             return self._make(stem, lr, hr, generator)

@@ -17,16 +17,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..captions import measured as quality
+from ..images.check import ImageError
 from ..images.find import find_images
+from ..images.read import open_rgb, picture_size
 from .degradation import Degradation
 from .degraded import SCALE, Degraded
 from .samples import Sample, sample, turned
 
 log = logging.getLogger(__name__)
-
-
-BROKEN = (OSError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises on a damaged picture."""
 
 
 def epoch_order(index: int, count: int, seed: int) -> tuple[int, int]:
@@ -49,10 +47,9 @@ def usable(paths: Iterable[Path], smallest: int) -> list[Path]:
     good, broken, small = [], [], 0
     for path in paths:
         try:
-            with Image.open(path) as opened:
-                fits = min(opened.size) >= smallest
-        except BROKEN as error:
-            log.warning("%s: skipped, cannot be read (%s)", path, error)
+            fits = min(picture_size(path)) >= smallest
+        except ImageError as error:
+            log.warning("%s: skipped (%s)", path, error)
             broken.append(path)
             continue
         if fits:
@@ -64,12 +61,6 @@ def usable(paths: Iterable[Path], smallest: int) -> list[Path]:
     if small:
         log.warning("%d images skipped, a side is below %d pixels", small, smallest)
     return good
-
-
-def read(path: Path) -> Tensor:
-    """(3, H, W) in [0, 1]."""
-    with Image.open(path) as opened:
-        return torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1).float() / 255.0
 
 
 class FilePatches(Dataset[Degraded]):
@@ -102,15 +93,14 @@ class FilePatches(Dataset[Degraded]):
             path = self.paths[(number + attempt) % len(self.paths)]
             try:
                 photo = self._crop(path, generator)
-            except BROKEN as error:
-                log.warning("%s: cannot be read (%s); took the next one", path, error)
+            except ImageError as error:
+                log.warning("%s; took the next one", error)
                 continue
             return self.degrade(turned(photo, generator)[None].contiguous(), generator, SCALE)
         raise ValueError("no photo can be read any more")
 
     def _crop(self, path: Path, generator: torch.Generator) -> Tensor:
-        with Image.open(path) as opened:
-            photo = opened.convert("RGB")
+        photo = open_rgb(path)
         fitting = [factor for factor in self.factors if round(min(photo.size) * factor) >= self.patch]
         factor = fitting[int(torch.randint(len(fitting), (), generator=generator))]
         if factor != 1.0:

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..captions import measured as quality
-from ..images.check import enlarge
+from ..images.check import ImageError, enlarge
 from ..images.find import find_images
+from ..images.read import open_rgb
 from .camera import SCALE, degrade
 from .degradation import Degradation
 from .prompts import paraphrase, true_quality
@@ -40,10 +41,9 @@ def load_photos(folder: Path, factors: tuple[float, ...], smallest: int) -> list
     skipped = 0
     for path in find_images(folder):
         try:
-            with Image.open(path) as opened:
-                photo = opened.convert("RGB")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            log.warning("%s: skipped, cannot be read (%s)", path, error)
+            photo = open_rgb(path)
+        except ImageError as error:
+            log.warning("%s: skipped (%s)", path, error)
             skipped += 1
             continue
         for factor in factors:

@@ -7,10 +7,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from ..files import write_whole
+from ..images.write import write_png
 from .camera import Degraded
 from .degradation import degradation
 from .photo_files import FilePatches
@@ -57,13 +57,5 @@ def pregenerate(
     loader = DataLoader(Subset(patches, missing), batch_size=1, num_workers=workers, collate_fn=_first)
     for number, pair in tqdm(zip(missing, loader, strict=True), total=len(missing), unit="pair"):
         for part, image in (("lr", pair.lr), ("hr", pair.hr)):
-            _write_png(out / part / f"{number:08d}.png", image[0])
+            write_png(out / part / f"{number:08d}.png", image[0])
     return len(missing)
-
-
-def _write_png(path: Path, image: Tensor) -> None:
-    from PIL import Image
-
-    array = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    with write_whole(path) as temporary:
-        Image.fromarray(array).save(temporary, "PNG")

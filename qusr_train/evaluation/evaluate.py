@@ -11,7 +11,7 @@ import numpy as np
 
 from ..files import write_whole
 from ..images.find import match_folders
-from ..images.read import load_rgb
+from ..images.read import read_exact
 from .fidelity import psnr, ssim
 from .perceptual import PYIQA_METRICS, Metric, MissingWeights, create
 
@@ -80,7 +80,7 @@ def evaluate_folders(
 def _scores(prediction: Path, truth: Path, metrics: list[str], calls: dict[str, Any]) -> dict[str, float]:
     import torch
 
-    a, b = load_rgb(prediction), load_rgb(truth)
+    a, b = read_exact(prediction), read_exact(truth)
     if a.shape != b.shape:
         raise ValueError(
             f"{prediction.name}: prediction is {a.shape[1]} x {a.shape[0]}, "

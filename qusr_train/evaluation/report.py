@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+import torch
 
 from ..files import write_whole
 from ..images.find import match_folders
-from ..images.read import load_rgb
+from ..images.read import read_exact
+from ..images.write import png_bytes
 from .evaluate import METRICS
 
 Reports = dict[str, dict[str, Any]]
@@ -102,9 +103,7 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def _picture(image: np.ndarray, title: str) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray((image.clip(0, 1) * 255).round().astype(np.uint8)).save(buffer, "PNG")
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    data = base64.b64encode(png_bytes(torch.from_numpy(image).movedim(-1, 0))).decode("ascii")
     text = html.escape(title)
     return f'<figure><img src="data:image/png;base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
@@ -156,14 +155,14 @@ def html_report(reports: Reports, folders: dict[str, Path], truths: Path, count:
             note = f"The {kind} {CROP} x {CROP} crop of each, twice enlarged; the figures are those of the whole image."
             parts.append(f'<p class="note">{note}</p>')
             for stem in stems:
-                truth = load_rgb(pairs[name][stem][1])
-                y, x = extreme_crops(load_rgb(pairs[name][stem][0]), truth)[kind]
+                truth = read_exact(pairs[name][stem][1])
+                y, x = extreme_crops(read_exact(pairs[name][stem][0]), truth)[kind]
                 area = (slice(y, y + CROP), slice(x, x + CROP))
                 shown = [_picture(truth[area], f"{stem}, x {x}, y {y}: ground truth")]
                 for other, matched in pairs.items():
                     if stem in matched:
                         value = _shown(reports[other]["per_image"][stem].get(metric), metric)
-                        shown.append(_picture(load_rgb(matched[stem][0])[area], f"{other}: {value}"))
+                        shown.append(_picture(read_exact(matched[stem][0])[area], f"{other}: {value}"))
                 parts.append(f'<div class="row">{"".join(shown)}</div>')
     body = "\n".join(parts)
     return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>QUSR evaluation</title><style>{_STYLE}</style>\

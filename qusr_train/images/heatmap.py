@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
+from .write import to_picture
+
 # 17 evenly spaced colours each; between them linear interpolation (at most 7 grey levels off the originals).
 COLOR_STOPS = {
     "viridis": "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 3fbc73 5ec962 84d44b "
@@ -75,8 +77,7 @@ def add_legend(image: Tensor, colormap: str, low: float, high: float, title: str
     canvas = Image.new("RGB", (width, strip), (24, 24, 24))
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=max(9, round(strip * 0.36)))
-    ramp = colorize(torch.linspace(0, 1, max(2, width))[None, None], colormap)[0].permute(1, 2, 0)
-    pixels = Image.fromarray((ramp * 255).round().byte().numpy())
+    pixels = to_picture(colorize(torch.linspace(0, 1, max(2, width))[None, None], colormap)[0])
     bar = max(4, round(strip * 0.42))
     canvas.paste(pixels.resize((width, bar)), (0, 0))
     margin = max(2, strip // 8)

@@ -1,41 +1,128 @@
-"""Reading picture files."""
+"""The one reader of picture files: upright, in sRGB, with its alpha, at its own depth."""
 
 from __future__ import annotations
 
+import io
+import logging
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
+from torch import Tensor
 
 from .check import CheckedImage, ImageError, check_image
 
+log = logging.getLogger(__name__)
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises on a file that is no picture, or a damaged one."""
+_ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 0x0102
+_SWAPPED = (5, 6, 7, 8)
+"""Orientations that lay the picture on its side."""
+
 
 def read_image(path: Path) -> CheckedImage:
-    """Read a picture file: any Pillow mode, orientation applied, 16-bit grey kept to its range.
+    """Read a picture as (1, 3, H, W) in [0, 1] with its alpha. Raises ImageError: not a readable picture."""
+    values, white = _decode(path)
+    array = values.astype(np.float32) / np.float32(white)
+    return check_image(torch.from_numpy(array)[None], str(path))
 
-    Raises:
-        ImageError: not a readable image.
-    """
+
+def read_rgb(path: Path) -> Tensor:
+    """Read a picture as (3, H, W) in [0, 1], without its alpha. Raises ImageError: not a readable picture."""
+    return read_image(path).rgb[0]
+
+
+def read_exact(path: Path) -> np.ndarray:
+    """Read a picture as (H, W, 3), float64 in [0, 1], for metrics. Raises ImageError: not a readable picture."""
+    values, white = _decode(path)
+    rgb = values[..., :3] if values.shape[-1] >= 3 else values.repeat(3, -1)
+    return rgb.astype(np.float64) / white
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """Read a picture as Pillow's RGB with 8 bits, for resizing. Raises ImageError: not a readable picture."""
+    values, white = _decode(path)
+    rgb = values[..., :3] if values.shape[-1] >= 3 else values.repeat(3, -1)
+    if rgb.dtype != np.uint8:
+        rgb = (rgb.astype(np.float32).clip(0, white) * (255.0 / white)).round().astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(rgb))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of the upright picture, from its header. Raises ImageError: not a picture."""
     try:
         with Image.open(path) as opened:
+            width, height = opened.size
+            return (height, width) if opened.getexif().get(_ORIENTATION) in _SWAPPED else (width, height)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ImageError:
+    return ImageError(f"{path}: cannot be read as an image ({error})")
+
+
+def _decode(path: Path) -> tuple[np.ndarray, float]:
+    """Values (H, W, C) as they are stored, C = 1, 3 or 4, and which value is white."""
+    try:
+        with Image.open(path) as opened:
+            if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":  # a phone's MPO is one photo
+                log.warning("%s: has %d frames; only the first is read", path, getattr(opened, "n_frames", 1))
+            plain = not opened.info.get("icc_profile") and opened.getexif().get(_ORIENTATION, 1) == 1
+            if plain and _has_16_bits(opened, path):
+                return _read_16_bits(path), 65535.0
             picture = ImageOps.exif_transpose(opened)
             if picture.mode.startswith("I"):
-                array = np.asarray(picture, dtype=np.float32)[..., None] / 65535.0
-            elif picture.mode == "F":  # float TIFF, by convention in [0, 1]
-                array = np.asarray(picture, dtype=np.float32)[..., None]
-            else:
-                has_alpha = picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
-                array = np.asarray(picture.convert("RGBA" if has_alpha else "RGB"), dtype=np.float32) / 255.0
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
-    return check_image(torch.from_numpy(np.array(array))[None], str(path))
+                return np.array(picture, dtype=np.float32)[..., None], 65535.0
+            if picture.mode == "F":  # float TIFF, by convention in [0, 1]
+                return np.array(picture, dtype=np.float32)[..., None], 1.0
+            return np.array(_in_srgb(picture, path)), 255.0
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
 
 
-def load_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3), float64 in [0, 1]. Raises ValueError naming a file that is not an image."""
+def _in_srgb(picture: Image.Image, path: Path) -> Image.Image:
+    """RGB or RGBA with 8 bits; the colours of an embedded profile (CMYK, Display P3 ...) turned into sRGB's."""
+    has_alpha = picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
+    rgba = picture.convert("RGBA") if has_alpha else None
+    color = picture.convert("RGB") if picture.mode not in ("RGB", "CMYK", "L") else picture
+    profile = picture.info.get("icc_profile")
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(source):
+                converted = ImageCms.profileToProfile(color, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+                color = converted or color
+        except (ImageCms.PyCMSError, OSError, ValueError) as error:
+            log.warning("%s: its colour profile is not usable and left out (%s)", path, error)
+    color = color.convert("RGB")
+    if rgba is not None:
+        color.putalpha(rgba.getchannel("A"))
+    return color
+
+
+def _has_16_bits(picture: Image.Image, path: Path) -> bool:
+    """Whether a file holds colour of 16 bits, of which Pillow gives 8."""
+    if picture.mode not in ("RGB", "RGBA"):
+        return False
+    if picture.format == "PNG":
+        with path.open("rb") as file:
+            return file.read(25)[24:] == b"\x10"  # the bit depth in its header
+    return picture.format == "TIFF" and 16 in getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())
+
+
+def _read_16_bits(path: Path) -> np.ndarray:
+    """(H, W, 3 or 4), uint16."""
+    import av
+
     try:
-        with Image.open(path) as opened:
-            return np.asarray(opened.convert("RGB"), dtype=np.float64) / 255.0
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+        with av.open(str(path)) as file:
+            values = next(file.decode(video=0)).to_ndarray()
+    except (av.FFmpegError, StopIteration) as error:
+        raise ValueError(f"its 16-bit colours cannot be decoded: {error}") from error
+    if values.dtype != np.uint16 or values.ndim != 3:
+        raise ValueError(f"expected 16-bit colours, but got {values.dtype} in {values.ndim} dimensions")
+    return values

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..files import write_whole
 from ..images.heatmap import colorize, value_range
+from ..images.write import to_picture, write_png
 from .config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -89,16 +90,12 @@ class Tracking:
 
     def sample(self, step: int, sheet: Tensor) -> None:
         """A sample picture: (3, H, W) in [0, 1]."""
-        from PIL import Image
-
-        array = (sheet * 255).round().byte().permute(1, 2, 0).numpy()
-        with write_whole(self.out / SAMPLES / f"{self.config.stage}-{step:07d}.png") as temporary:
-            Image.fromarray(array).save(temporary, "PNG")
+        write_png(self.out / SAMPLES / f"{self.config.stage}-{step:07d}.png", sheet)
         if self.kind == "tensorboard":
             writer = self.accelerator.get_tracker("tensorboard", unwrap=True)
-            writer.add_image("input, result, target, uncertainty", array, step, dataformats="HWC")
+            writer.add_image("input, result, target, uncertainty", sheet.clamp(0, 1), step)
         elif self.kind == "wandb":
-            self.accelerator.get_tracker("wandb").log_images({"samples": [array]}, step=step)
+            self.accelerator.get_tracker("wandb").log_images({"samples": [to_picture(sheet)]}, step=step)
 
 
 def metrics_file(out: Path, stage: str) -> Path:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from qusr_train.evaluation.fidelity import psnr, ssim
 from qusr_train.images.find import find_images
-from qusr_train.images.read import load_rgb, read_image
+from qusr_train.images.read import read_exact, read_image
 from qusr_train.restore import Restorer
 
 TAPS, STRIDE = 13, 2
@@ -41,7 +41,7 @@ def main(folder: str) -> None:
     print("| pair | nano dB | nano SSIM | oracle dB | oracle SSIM |")
     print("|---|---|---|---|---|")
     for path in find_images(data / "lr"):
-        truth = load_rgb(data / "hr" / path.name)
+        truth = read_exact(data / "hr" / path.name)
         result = restorer(read_image(path).rgb)
         bicubic = result.bicubic[0]
         target = torch.from_numpy(np.ascontiguousarray(truth)).movedim(-1, 0).float()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qusr_train.evaluation.fidelity import psnr, ssim
 from qusr_train.images.find import find_images
-from qusr_train.images.read import load_rgb, read_image
+from qusr_train.images.read import read_exact, read_image
 from qusr_train.restore import Restorer
 
 
@@ -33,7 +33,7 @@ def main(folder: str) -> int:
     restorer(read_image(sources[0]).rgb)
     rows: list[tuple[float, float, float, float, float]] = []
     for source in sources:
-        small, truth = read_image(source).rgb, load_rgb(data / "hr" / source.name)
+        small, truth = read_image(source).rgb, read_exact(data / "hr" / source.name)
         started = time.perf_counter()
         result = restorer(small)
         seconds = time.perf_counter() - started

@@ -13,7 +13,7 @@ from PIL import Image
 
 from qusr_train.evaluation.evaluate import evaluate_folders, write_json
 from qusr_train.evaluation.fidelity import luma, psnr, ssim
-from qusr_train.images.read import load_rgb
+from qusr_train.images.read import read_exact
 
 WriteImage = Callable[..., Path]
 
@@ -92,7 +92,7 @@ def test_ssim_needs_one_window() -> None:
 
 def test_pictures_are_read_as_rgb_from_0_to_1(tmp_path: Path) -> None:
     Image.new("L", (3, 2), 51).save(tmp_path / "grey.png")
-    assert np.array_equal(load_rgb(tmp_path / "grey.png"), np.full((2, 3, 3), 0.2))
+    assert np.array_equal(read_exact(tmp_path / "grey.png"), np.full((2, 3, 3), 0.2))
 
 
 def test_folders_are_matched_by_stem_and_averaged(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from qusr_train.evaluation import perceptual as iqa
 from qusr_train.evaluation.evaluate import METRICS, evaluate_folders
 from qusr_train.evaluation.fidelity import psnr, ssim
 from qusr_train.evaluation.report import extreme_crops, html_report, markdown_table
-from qusr_train.images.read import load_rgb
+from qusr_train.images.read import read_exact
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_json_and_csv_hold_every_value(folders: Path) -> None:
     assert [(row["method"], row["image"]) for row in rows] == [
         ("light", "a"), ("light", "b"), ("light", "mean"), ("old", "a"), ("old", "b"), ("old", "mean"),
     ]  # fmt: skip
-    expected = psnr(load_rgb(folders / "heavy" / "b.png"), load_rgb(folders / "gt" / "b.png"))
+    expected = psnr(read_exact(folders / "heavy" / "b.png"), read_exact(folders / "gt" / "b.png"))
     assert methods["old"]["per_image"]["b"]["psnr"] == pytest.approx(expected)
     assert float(rows[4]["psnr"]) == pytest.approx(expected, abs=1e-6)
 
@@ -126,7 +126,7 @@ def test_niqe_reads_basicsrs_parameters(folders: Path) -> None:
 def test_our_psnr_and_ssim_are_pyiqas(folders: Path) -> None:
     import pyiqa
 
-    a, b = (load_rgb(folders / name / "a.png") for name in ("heavy", "gt"))
+    a, b = (read_exact(folders / name / "a.png") for name in ("heavy", "gt"))
     x, y = (torch.from_numpy(image).movedim(-1, 0)[None] for image in (a, b))
     for name, own in (("psnr", psnr), ("ssim", ssim)):
         theirs = pyiqa.create_metric(name, test_y_channel=True, color_space="ycbcr", device=torch.device("cpu"))
