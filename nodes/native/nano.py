@@ -19,7 +19,6 @@ import torch
 from ...qusr_train.checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_nano
 from ...qusr_train.model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from ...qusr_train.model.text_encoder import text_encoder_config
-from ...qusr_train.model.uncertainty import UEM
 from .host import managed
 from .lora import lora_patches
 from .sampling import make_one_step
@@ -135,7 +134,7 @@ def _vae(config: NanoConfig) -> Any:
 
 
 def _uem(checkpoint: NanoCheckpoint) -> LoadedUEM:
-    uem = UEM(checkpoint.config.uem_channels)
+    uem = checkpoint.config.build_uem()
     uem.load_state_dict(checkpoint.uem)
     return LoadedUEM(managed(uem.eval().requires_grad_(False)), checkpoint.noise, checkpoint.latent_scale)
 

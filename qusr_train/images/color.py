@@ -6,7 +6,6 @@ channel. Both are the definitions used by StableSR and its descendants, QUSR amo
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,13 +15,14 @@ WAVELET_LEVELS = 5
 
 def _low_pass(image: Tensor, radius: int) -> Tensor:
     """One a-trous step: the (1, 2, 1)/4 kernel with holes of `radius`, replicated borders."""
-    channels = image.shape[1]
-    kernel = torch.tensor([0.25, 0.5, 0.25], device=image.device, dtype=image.dtype)
-    rows = kernel.view(1, 1, 1, 3).expand(channels, 1, 1, 3)
-    columns = kernel.view(1, 1, 3, 1).expand(channels, 1, 3, 1)
-    # Separable: 6 products for each pixel instead of 9.
-    x = F.conv2d(F.pad(image, (radius, radius, 0, 0), mode="replicate"), rows, dilation=(1, radius), groups=channels)
-    return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), columns, dilation=(radius, 1), groups=channels)
+    # Sums of shifted pictures: a depthwise convolution of the same weights takes twenty times as long on a CPU.
+    for dim in (-1, -2):
+        size = image.shape[dim]
+        pad = (radius, radius, 0, 0) if dim == -1 else (0, 0, radius, radius)
+        padded = F.pad(image, pad, mode="replicate")
+        sides = padded.narrow(dim, 0, size) + padded.narrow(dim, 2 * radius, size)
+        image = sides.mul_(0.25).add_(image, alpha=0.5)
+    return image
 
 
 def low_frequencies(image: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:

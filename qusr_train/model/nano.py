@@ -9,11 +9,14 @@ enlargement, and an untrained model returns exactly the bicubic image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .error_map import ErrorUEM
+from .uncertainty import UEM
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,22 @@ class NanoConfig:
     """Width of the text encoder and of the conditioning."""
     text_layers: int = 2
     """Layers of the text encoder."""
+    uem: Literal["paper", "error"] = "paper"
+    """The UEM: the paper's layout (`uncertainty.UEM`), or the one whose map is an expected error (`ErrorUEM`)."""
     uem_channels: int = 8
     """Hidden channels of the UEM."""
+    film: int = 0
+    """Width of the prompt vector that scales and shifts every residual block; 0: only the attention reads it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
         for name in ("shuffle", "blocks", "heads", "text_dim", "text_layers", "uem_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"nano config: {name} must be at least 1, but got {getattr(self, name)}")
+        if self.film < 0:
+            raise ValueError(f"nano config: film must be at least 0, but got {self.film}")
+        if self.uem not in ("paper", "error"):
+            raise ValueError(f"nano config: uem must be paper or error, but got {self.uem!r}")
         if not self.channels or min(self.channels) < 1 or self.channels[-1] % self.heads:
             raise ValueError(
                 f"nano config: channels must be positive and the last divisible by heads={self.heads}, "
@@ -53,17 +64,49 @@ class NanoConfig:
     def latent_channels(self) -> int:
         return 3 * self.shuffle**2
 
+    def build_uem(self) -> UEM | ErrorUEM:
+        """The uncertainty module of this shape, untrained."""
+        return ErrorUEM(self.uem_channels) if self.uem == "error" else UEM(self.uem_channels)
+
+
+class PromptVector(nn.Module):
+    """One vector for each prompt: a weighted mean of its tokens, through a small perceptron."""
+
+    def __init__(self, context_dim: int, width: int, operations: Any) -> None:
+        super().__init__()
+        self.weigh = operations.Linear(context_dim, 1)
+        self.proj_in = operations.Linear(context_dim, width)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """(B, N, context_dim) -> (B, width)."""
+        weights = self.weigh(context).softmax(1)  # (B, N, 1)
+        return F.silu(self.proj_in((weights * context).sum(1)))
+
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(conv(silu(x)))), without normalisation; starts as the identity."""
+    """x + conv(silu(film(conv(silu(x))))), without normalisation; starts as the identity."""
 
-    def __init__(self, channels: int, operations: Any) -> None:
+    def __init__(self, channels: int, operations: Any, film: int = 0) -> None:
         super().__init__()
         self.conv1 = operations.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = operations.Conv2d(channels, channels, 3, padding=1)
+        self.film = operations.Linear(film, 2 * channels) if film else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+    def forward(self, x: Tensor, prompt: Tensor | None = None) -> Tensor:
+        h = self.conv1(F.silu(x))
+        if self.film is not None:
+            scale, shift = self.film(prompt)[..., None, None].chunk(2, 1)
+            h = torch.addcmul(h + shift, h, scale)
+        return x + self.conv2(F.silu(h))
+
+
+class Blocks(nn.ModuleList):
+    """Residual blocks in sequence."""
+
+    def forward(self, x: Tensor, prompt: Tensor | None = None) -> Tensor:
+        for block in self:
+            x = block(x, prompt)
+        return x
 
 
 class CrossAttention(nn.Module):
@@ -128,13 +171,14 @@ class NanoUNet(nn.Module):
         self.upsamplers = nn.ModuleList()
         for level, width in enumerate(widths[:-1]):
             wider = widths[level + 1]
-            self.down_blocks.append(nn.Sequential(*(ResidualBlock(width, operations) for _ in range(config.blocks))))
+            self.down_blocks.append(Blocks(ResidualBlock(width, operations, config.film) for _ in range(config.blocks)))
             self.downsamplers.append(Resampler(operations.Conv2d(width, wider, 3, stride=2, padding=1)))
             self.upsamplers.append(Resampler(operations.Conv2d(wider, 4 * width, 1)))
-            self.up_blocks.append(nn.Sequential(*(ResidualBlock(width, operations) for _ in range(config.blocks))))
-        self.mid_in = ResidualBlock(widths[-1], operations)
+            self.up_blocks.append(Blocks(ResidualBlock(width, operations, config.film) for _ in range(config.blocks)))
+        self.mid_in = ResidualBlock(widths[-1], operations, config.film)
         self.mid_attention = CrossAttention(widths[-1], config.text_dim, config.heads, operations)
-        self.mid_out = ResidualBlock(widths[-1], operations)
+        self.mid_out = ResidualBlock(widths[-1], operations, config.film)
+        self.prompt_vector = PromptVector(config.text_dim, config.film, operations) if config.film else None
         self.conv_out = operations.Conv2d(widths[0], config.latent_channels, 3, padding=1)
         self.to(device=device, dtype=dtype)
 
@@ -146,9 +190,12 @@ class NanoUNet(nn.Module):
                 last.append(module.conv2)
             elif isinstance(module, CrossAttention):
                 last.append(module.to_out[0])
-        for layer in last:
+        for layer in [*last, *self._film_layers()]:
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
+
+    def _film_layers(self) -> list[nn.Module]:
+        return [m.film for m in self.modules() if isinstance(m, ResidualBlock) and m.film is not None]
 
     def forward(self, z_g: Tensor, timesteps: Tensor | None = None, context: Tensor | None = None, **_: Any) -> Tensor:
         """Predict the residual.
@@ -171,15 +218,16 @@ class NanoUNet(nn.Module):
         height, width = z_g.shape[-2:]
         multiple = 2 ** (len(self.config.channels) - 1)
         z = F.pad(z_g, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        prompt = None if self.prompt_vector is None else self.prompt_vector(context)
         x = self.conv_in(z)
         skips = []
         for blocks, down in zip(self.down_blocks, self.downsamplers, strict=True):
-            x = blocks(x)
+            x = blocks(x, prompt)
             skips.append(x)
             x = down(x)
-        x = self.mid_out(self.mid_attention(self.mid_in(x), context))
+        x = self.mid_out(self.mid_attention(self.mid_in(x, prompt), context), prompt)
         for blocks, up in zip(reversed(self.up_blocks), reversed(self.upsamplers), strict=True):
-            x = blocks(skips.pop() + F.pixel_shuffle(up(x), 2))
+            x = blocks(skips.pop() + F.pixel_shuffle(up(x), 2), prompt)
         return self.conv_out(x)[..., :height, :width]
 
 

@@ -21,6 +21,8 @@ class UEM(nn.Module):
         operations: namespace that provides `Conv2d` (`torch.nn` or a `comfy.ops` class).
     """
 
+    receptive_radius = RECEPTIVE_RADIUS
+
     def __init__(self, hidden_channels: int = 64, operations: Any = nn) -> None:
         super().__init__()
         if hidden_channels < 1:
@@ -56,9 +58,9 @@ def estimate_uncertainty(uem: nn.Module, x_lq: Tensor, tile: int = 1024) -> Tens
     all the input pixels it depends on, and zero padding happens at the true image border only.
 
     Args:
-        uem: maps (B, 3, H, W) to (B, 3, H, W) with a receptive radius of at most 6 pixels.
+        uem: maps (B, 3, H, W) to (B, 3, H, W), a pixel depending on `receptive_radius` pixels to each side.
         x_lq: (B, 3, H, W) in [-1, 1].
-        tile: side of a tile in pixels, without its margin.
+        tile: side of a tile in pixels, without its margin; a multiple of 4 for an `ErrorUEM`.
 
     Returns:
         U: (B, 3, H, W).
@@ -67,7 +69,7 @@ def estimate_uncertainty(uem: nn.Module, x_lq: Tensor, tile: int = 1024) -> Tens
     if height <= tile and width <= tile:
         return uem(x_lq)
     result = torch.empty_like(x_lq)
-    r = RECEPTIVE_RADIUS
+    r = getattr(uem, "receptive_radius", RECEPTIVE_RADIUS)
     for y in range(0, height, tile):
         for x in range(0, width, tile):
             y1, x1 = min(y + tile, height), min(x + tile, width)

@@ -16,6 +16,7 @@ from ..data.pairs import PairPatches
 from ..data.photos import PhotoPatches, load_photos
 from ..data.prompts import SYNONYMS
 from ..data.samples import Batch, Sample
+from ..model.error_map import ErrorUEM
 from ..model.lora import add_adapters, extract_adapters, merge
 from ..model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from ..model.noise import NoiseParameters, guided_step
@@ -65,7 +66,7 @@ def _known_tokens() -> Tensor:
 class QUSRNano(nn.Module):
     """All trainable parts in one module, so that one `prepare`, one state and one EMA cover them."""
 
-    def __init__(self, unet: NanoUNet, text_encoder: nn.Module, uem: UEM) -> None:
+    def __init__(self, unet: NanoUNet, text_encoder: nn.Module, uem: UEM | ErrorUEM) -> None:
         super().__init__()
         self.unet, self.text_encoder, self.uem = unet, text_encoder, uem
 
@@ -93,11 +94,14 @@ class QUSRNano(nn.Module):
         return vae.decode(z_hq), None if u is None else u.float()
 
 
-def _start_unsure(uem: UEM) -> None:
+def _start_unsure(uem: UEM | ErrorUEM) -> None:
     """Let an untrained UEM report about the same, positive uncertainty everywhere.
 
     The loss reads |U|, so a map that crosses zero would show a false line of certainty there.
     """
+    if isinstance(uem, ErrorUEM):
+        uem.start_even()
+        return
     last = uem.decoder[-1]
     assert isinstance(last, nn.Conv2d)
     assert last.bias is not None
@@ -118,7 +122,7 @@ class NanoTask:
         torch.manual_seed(config.seed)
         self.start = load_nano(config.init) if config.init else None
         shape = self.start.config if self.start else NanoConfig()
-        unet, uem = NanoUNet(shape), UEM(shape.uem_channels)
+        unet, uem = NanoUNet(shape), shape.build_uem()
         if self.start:
             unet.load_state_dict(self.start.unet)
             merge(unet, self.start.lora)  # an earlier fine-tuning becomes part of the base

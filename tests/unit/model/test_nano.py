@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
-from qusr_train.model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
+from qusr_train.model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE, ResidualBlock
 
 SIZES = [(1, 1), (1, 6), (3, 7), (4, 4), (5, 2)]
 
@@ -121,6 +122,8 @@ def test_encode_refuses_sizes_between_blocks(size: tuple[int, int]) -> None:
     ("change", "message"),
     [
         ({"blocks": 0}, "blocks must be at least 1"),
+        ({"film": -1}, "film must be at least 0"),
+        ({"uem": "other"}, "uem must be paper or error"),
         ({"uem_channels": -1}, "uem_channels must be at least 1"),
         ({"channels": ()}, "channels must be positive"),
         ({"channels": (8, 0)}, "channels must be positive"),
@@ -135,3 +138,19 @@ def test_config_refuses_impossible_shapes(change: dict[str, Any], message: str) 
 def test_config_from_json_equals_config_from_code() -> None:
     assert NanoConfig(channels=[8, 16]) == NanoConfig(channels=(8, 16))  # type: ignore[arg-type]
     assert NanoConfig(shuffle=2).latent_channels == 12
+
+
+def test_film_lets_the_prompt_reach_every_block(tiny_config: NanoConfig) -> None:
+    torch.manual_seed(0)
+    model = NanoUNet(dataclasses.replace(tiny_config, film=8)).eval()
+    layers = [module.film for module in model.modules() if isinstance(module, ResidualBlock)]
+    assert all(layer is not None for layer in layers)
+    z, context = torch.randn(1, model.config.latent_channels, 8, 8), torch.randn(2, 77, tiny_config.text_dim)
+    outputs = model(z.expand(2, -1, -1, -1), context=context)
+    assert (outputs[0] - outputs[1]).abs().max() > 1e-4
+    model.start_as_identity()
+    assert torch.equal(model(z, context=context[:1]), torch.zeros_like(z))
+
+
+def test_without_film_the_state_is_that_of_version_0_1(tiny_config: NanoConfig) -> None:
+    assert not [name for name in NanoUNet(tiny_config).state_dict() if "film" in name or "prompt_vector" in name]
