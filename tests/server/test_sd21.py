@@ -55,12 +55,12 @@ def taesd() -> Any:
 
 def _small() -> np.ndarray:
     photo = Image.open(ROOT / "nodes" / "example_photo" / "osprey-small.png").convert("RGB")
-    return np.asarray(photo)[60:76, 60:76]
+    return np.asarray(photo)[60:76, 60:92]
 
 
 def _frames() -> list[np.ndarray]:
-    """Three pictures of 16 x 16 pixels."""
-    return [np.roll(_small(), shift, axis=1) for shift in range(3)]
+    """Three pictures of 32 x 16 pixels; another width is decoded through a filter that changes colours."""
+    return [np.ascontiguousarray(np.roll(_small(), shift, axis=1)) for shift in range(3)]
 
 
 def _write_video(path: Path) -> None:
@@ -69,7 +69,7 @@ def _write_video(path: Path) -> None:
 
     with av.open(str(path), "w") as clip:
         stream = clip.add_stream("libx264rgb", rate=8, options={"qp": "0"})
-        stream.width, stream.height, stream.pix_fmt = 16, 16, "rgb24"
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "rgb24"
         for frame in _frames():
             clip.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         clip.mux(stream.encode())
@@ -230,7 +230,7 @@ def test_video_as_it_is_equals_the_chain_in_diffusers(server: Server, chains: di
     with av.open(io.BytesIO(server.image(outputs[saver]["images"][0]))) as clip:
         made = [frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)]
         assert clip.streams.video[0].average_rate == 8
-    assert [frame.shape for frame in made] == [(64, 64, 3)] * 3
+    assert [frame.shape for frame in made] == [(64, 128, 3)] * 3
     chain, shown = chains["qusr"], [_picture(server, one) for one in outputs["frames"]["images"]]
     for frame, result in zip(_frames(), shown, strict=True):
         large = _bicubic(frame, 4)
