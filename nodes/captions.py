@@ -13,9 +13,10 @@ from torch import Tensor
 from ..qusr_train.captions.cache import CaptionCache, caption_images
 from ..qusr_train.captions.captioner import Captioner, CaptionError
 from ..qusr_train.captions.instruction import INSTRUCTION, MAX_WORDS
-from ..qusr_train.captions.qwen import ATTENTIONS, DTYPES, QUANTIZATIONS, QwenCaptioner, QwenFolder, download_qwen
-from ..qusr_train.captions.qwen_models import PUBLISHED, RESEARCH, find_qwen
+from ..qusr_train.captions.qwen import ATTENTIONS, DTYPES, QUANTIZATIONS, QwenCaptioner, QwenFolder
+from ..qusr_train.captions.qwen_models import PUBLISHED, RESEARCH, download_qwen, find_qwen
 from ..qusr_train.captions.server import HOSTS_VARIABLE, KEY_VARIABLE, ServerCaptioner, parse_addresses
+from .native.errors import input_names
 from .native.host import check_image, checkpoint_interrupt, model_folders, progress
 from .native.qwen import forget_qwen, open_qwen
 from .native.sockets import CATEGORY
@@ -153,7 +154,11 @@ class QUSRQwenPrompt(io.ComfyNode):
     def validate_inputs(cls, model: str, download: bool) -> bool | str:
         """Before anything runs: a missing model must not be noticed after minutes."""
         folders = model_folders(QWEN_FOLDER)
-        return True if model in find_qwen(folders) or (download and model in PUBLISHED) else _missing(model, folders)
+        return (
+            True
+            if model in find_qwen(folders) or (download and model in PUBLISHED)
+            else f"model: {_missing(model, folders)}"
+        )
 
     @classmethod
     def execute(
@@ -192,7 +197,7 @@ def locate_qwen(model: str, download: bool) -> Path:
     if found:
         return found
     if not download or model not in PUBLISHED:
-        raise CaptionError(_missing(model, folders))
+        raise CaptionError(_missing(model, folders), "model")
     bar = progress(1)
 
     def report(done: int, total: int) -> None:
@@ -205,7 +210,7 @@ def locate_qwen(model: str, download: bool) -> Path:
 
 def _missing(model: str, folders: list[Path]) -> str:
     how = "switch download on, or put its files there" if model in PUBLISHED else "press R to refresh the list"
-    return f"model: {model} is not in {', '.join(str(folder) for folder in folders)}; {how}"
+    return f"{model} is not in {', '.join(str(folder) for folder in folders)}; {how}"
 
 
 class QUSRServerPrompt(io.ComfyNode):
@@ -270,13 +275,14 @@ class QUSRServerPrompt(io.ComfyNode):
         key_variable: str,
         timeout: float,
     ) -> io.NodeOutput:
-        captioner = ServerCaptioner(
-            parse_addresses(base_url),
-            model.strip(),
-            instruction,
-            max_words,
-            seed=seed,
-            timeout=timeout,
-            key_variable=key_variable.strip(),
-        )
-        return caption_batch(image, captioner)
+        with input_names(addresses="base_url"):
+            captioner = ServerCaptioner(
+                parse_addresses(base_url),
+                model.strip(),
+                instruction,
+                max_words,
+                seed=seed,
+                timeout=timeout,
+                key_variable=key_variable.strip(),
+            )
+            return caption_batch(image, captioner)

@@ -25,6 +25,7 @@ from ..qusr_train.images.write import to_picture
 from ..qusr_train.training.config import TrainConfig, load_config_file
 from ..qusr_train.training.plot import loss_plot
 from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics
+from .native.errors import input_names, without_flags
 from .native.host import MODEL_FOLDER, checkpoint_interrupt, image_out, progress, register_model_folder
 from .native.sockets import CATEGORY
 
@@ -100,7 +101,8 @@ def train_in_process(config: TrainConfig) -> None:
             _stop(process)
     if process.returncode:
         words = (out / "train.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise RuntimeError(f"training failed; its log is {out / 'train.log'}. It ended with: {' '.join(words[-3:])}")
+        ending = without_flags(" ".join(words[-3:]), init="base_folder")
+        raise RuntimeError(f"training failed; its log is {out / 'train.log'}. It ended with: {ending}")
 
 
 def _samples(out: Path, stage: str) -> Tensor:
@@ -168,7 +170,8 @@ class QUSRTrain(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         out = run_folder(name)
         changes = {"steps": steps, "batch_size": batch_size, "patch": patch, "seed": seed}
-        config = _settings(model, photos, base_folder, out, changes, more)
+        with input_names(init="base_folder"):
+            config = _settings(model, photos, base_folder, out, changes, more)
         register_model_folder()
         comfy.model_management.unload_all_models()  # the other process needs the memory
         train_in_process(config)

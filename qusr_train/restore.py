@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .captions.measured import measured_prompts
+from .checkpoints.format import CheckpointError
 from .checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_nano
 from .images.check import enlarge
 from .images.color import fix_color
 from .images.read import read_image
+from .images.tiling import Tile, exact_tiles
 from .images.write import write_png
 from .model.lora import merge
 from .model.nano import NanoUNet, PixelUnshuffleVAE
@@ -20,6 +23,9 @@ from .model.noise import guided_step, seeded_noise
 from .model.text_encoder import build_text_encoder
 from .model.tokenizer import encode_tokens
 from .model.uncertainty import estimate_uncertainty
+
+TILE = 256
+"""Latent pixels of a tile's side: larger pictures go through in parts, which bounds the memory and changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,13 @@ class Restorer:
         self.checkpoint = checkpoint = checkpoint or load_nano(BUNDLED)
         self.device = torch.device(device)
         self.unet = NanoUNet(checkpoint.config)
-        self.unet.load_state_dict(checkpoint.unet)
-        merge(self.unet, checkpoint.lora, lora_strength)
         self.uem = checkpoint.config.build_uem()
-        self.uem.load_state_dict(checkpoint.uem)
+        try:
+            self.unet.load_state_dict(checkpoint.unet)
+            self.uem.load_state_dict(checkpoint.uem)
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights do not fit the model's own description ({error})") from error
+        merge(self.unet, checkpoint.lora, lora_strength)
         self.text_encoder: nn.Module = build_text_encoder(checkpoint.config, checkpoint.text_encoder)
         self.vae = PixelUnshuffleVAE(checkpoint.config.shuffle)
         for part in (self.unet, self.uem, self.text_encoder):
@@ -81,16 +90,24 @@ class Restorer:
         """
         shuffle = self.checkpoint.config.shuffle
         prompts = measured_prompts(image) if prompt is None else [prompt] * image.shape[0]
-        bicubic = enlarge(image, image.shape[-2] * shuffle, image.shape[-1] * shuffle).clamp(0, 1)
-        x_lq = (bicubic * 2 - 1).to(self.device)
+        bicubic = enlarge(image, image.shape[-2] * shuffle, image.shape[-1] * shuffle).clamp_(0, 1)
+        x_lq = bicubic.to(self.device).mul(2).sub_(1)
         context = self.text_encoder(input_ids=encode_tokens(prompts).to(self.device)).last_hidden_state
         u = estimate_uncertainty(self.uem, x_lq)
-        z_lq = self.vae.encode(x_lq) * self.checkpoint.latent_scale
-        u_encoded = self.vae.encode(u) * self.checkpoint.latent_scale
+        z_lq = self.vae.encode(x_lq).mul_(self.checkpoint.latent_scale)
+        del x_lq
         normal = (seeded_noise(tuple(z_lq.shape), seed) if noise is None else noise).to(self.device)
-        z_hq = guided_step(z_lq, u_encoded, normal, self.checkpoint.noise, lambda z_g: self.unet(z_g, context=context))
-        restored = (self.vae.decode(z_hq / self.checkpoint.latent_scale) + 1) / 2
-        restored = fix_color(restored.clamp(0, 1).cpu(), bicubic, color_fix).clamp(0, 1)
+
+        def step(window: Tensor, place: Tile) -> Tensor:
+            u_encoded = self.vae.encode(place.scaled(shuffle).of(u)).mul_(self.checkpoint.latent_scale)
+            denoise = partial(self.unet, context=context)
+            return guided_step(window, u_encoded, place.of(normal), self.checkpoint.noise, denoise)
+
+        z_hq = exact_tiles(z_lq, step, TILE, self.unet.receptive_radius)
+        del z_lq
+        restored = self.vae.decode(z_hq.div_(self.checkpoint.latent_scale)).cpu().add_(1).div_(2)
+        del z_hq
+        restored = fix_color(restored.clamp_(0, 1), bicubic, color_fix).clamp(0, 1)
         return Restored(restored, bicubic, u.cpu(), prompts)
 
 

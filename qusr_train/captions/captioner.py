@@ -12,11 +12,13 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ..errors import InputError
+
 Progress = Callable[[int], None]
 """Called with the number of pictures just described; may raise to stop."""
 
 
-class CaptionError(ValueError):
+class CaptionError(InputError):
     """A captioner that could not answer; the message says why and what to do."""
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import InputError
 from ..files import write_whole
 from ..images.check import ImageError
 from ..images.find import find_images
@@ -85,7 +86,7 @@ def read_lines(path: Path) -> dict[str, dict[str, Any]]:
         except (ValueError, LookupError, TypeError) as error:
             if number == len(lines):  # no line break after it: cut short
                 break
-            raise ValueError(f"{path}: line {number} is not a caption; give another file") from error
+            raise InputError(f"{path}: line {number} is not a caption; give another file") from error
     return found
 
 
@@ -100,9 +101,11 @@ def _known(out: Path, identity: str) -> dict[str, dict[str, Any]]:
         known |= read_lines(part)
     others = {entry.get("captioner") for entry in known.values()} - {identity}
     if others:
-        raise ValueError(
-            f"--out {out}: was made by another captioner ({sorted(map(str, others))[0]!r}, now {identity!r}); "
-            "give another name, or remove it"
+        raise InputError(
+            f"was made by another captioner ({sorted(map(str, others))[0]!r}, now {identity!r}); "
+            "give another name, or remove it",
+            field="out",
+            value=out,
         )
     return known
 
@@ -176,7 +179,7 @@ def caption_folder(
             report(captioned + failed, len(todo), (captioned + failed) / max(1e-9, time.monotonic() - started))
             if failed and not captioned and images:
                 raise CaptionError(
-                    f"--captioner: none of the first {len(some)} images was captioned; see the errors above"
+                    f"none of the first {len(some)} images was captioned; see the errors above", field="captioner"
                 )
     share.wait()
     if share.rank == 0:
@@ -217,7 +220,7 @@ def _describe(captioner: Captioner, images: dict[Path, Tensor], cache: CaptionCa
         return dict(zip(images, caption_images(captioner, list(images.values()), cache), strict=True))
     except CaptionError as error:
         if len(images) == 1:
-            log.error("error: %s: %s", next(iter(images)), error)
+            log.error("error: %s: %s", next(iter(images)), error.reason)
             return {}
     found: dict[Path, Caption] = {}
     for path, image in images.items():

@@ -31,7 +31,7 @@ ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 SMALLEST_SIDE = 56  # pixels: two of the model's patches
 MOST_PIXELS = 1280 * 28 * 28  # about a megapixel, 1280 visual tokens
 BATCH = 4
-INSTALL = "install it where ComfyUI runs: pip install 'transformers>=4.50' accelerate"
+INSTALL = "install it into the Python that runs this: pip install 'transformers>=4.50' accelerate"
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,16 @@ class QwenFolder:
             config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CaptionError(
-                f"model: {self.path} holds no readable config.json; give the folder of a Qwen2.5-VL or Qwen3-VL model"
+                f"{self.path} holds no readable config.json; give the folder of a Qwen2.5-VL or Qwen3-VL model",
+                field="model",
             ) from error
         family = config.get("model_type")
         if family not in FAMILIES:
             raise CaptionError(
-                f"model: expected {' or '.join(sorted({*FAMILIES.values()}))}, but {self.path} is {family}"
+                f"expected {' or '.join(sorted({*FAMILIES.values()}))}, but {self.path} is {family}", field="model"
             )
         if not any(self.path.glob("*.safetensors")) and not any(self.path.glob("*.bin")):
-            raise CaptionError(f"model: {self.path} holds no weights; its download may be incomplete")
+            raise CaptionError(f"{self.path} holds no weights; its download may be incomplete", field="model")
         return config
 
     @property
@@ -92,7 +93,7 @@ class QwenFolder:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """`auto`: bfloat16 on a GPU that has it, else float16; float32 on the CPU."""
     if name not in DTYPES:
-        raise CaptionError(f"dtype: expected one of {', '.join(DTYPES)}, but got {name!r}")
+        raise CaptionError(f"expected one of {', '.join(DTYPES)}, but got {name!r}", field="dtype")
     if name != "auto":
         return getattr(torch, name)
     if device.type == "cpu":
@@ -124,11 +125,13 @@ def load_qwen(folder: QwenFolder, device: torch.device, target: torch.device | N
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     options["dtype" if version >= (4, 56) else "torch_dtype"] = dtype
     if folder.attention not in ATTENTIONS:
-        raise CaptionError(f"attention: expected one of {', '.join(ATTENTIONS)}, but got {folder.attention!r}")
+        raise CaptionError(f"expected one of {', '.join(ATTENTIONS)}, but got {folder.attention!r}", field="attention")
     if folder.attention != "auto":
         options["attn_implementation"] = folder.attention
     if folder.quantization not in QUANTIZATIONS:
-        raise CaptionError(f"quantization: expected one of {', '.join(QUANTIZATIONS)}, but got {folder.quantization!r}")
+        raise CaptionError(
+            f"expected one of {', '.join(QUANTIZATIONS)}, but got {folder.quantization!r}", field="quantization"
+        )
     if folder.quantization != "none":
         options["quantization_config"] = _bits(folder, config, dtype, target or device)
     if folder.is_quantized:
@@ -140,8 +143,9 @@ def load_qwen(folder: QwenFolder, device: torch.device, target: torch.device | N
         if is_out_of_memory(error):
             raise
         raise CaptionError(
-            f"model: {folder.path} cannot be loaded with transformers {transformers.__version__} "
-            f"({_first_line(error)}). {_remedy(error, config)}"
+            f"{folder.path} cannot be loaded with transformers {transformers.__version__} "
+            f"({first_line(error)}). {_remedy(error, config)}",
+            field="model",
         ) from error
     processor.tokenizer.padding_side = "left"  # answers of a batch begin at the same place
     model.eval().requires_grad_(False)
@@ -152,20 +156,20 @@ def load_qwen(folder: QwenFolder, device: torch.device, target: torch.device | N
 
 def _bits(folder: QwenFolder, config: dict[str, Any], dtype: torch.dtype, device: torch.device) -> Any:
     if "quantization_config" in config:
-        raise CaptionError(f"quantization: {folder.path.name} is quantized already; choose none")
+        raise CaptionError(f"{folder.path.name} is quantized already; choose none", field="quantization")
     if device.type == "cpu":
-        raise CaptionError("quantization: 4 and 8 bit need a GPU; choose none")
+        raise CaptionError("4 and 8 bit need a GPU; choose none", field="quantization")
     try:
         import bitsandbytes  # noqa: F401
         from transformers import BitsAndBytesConfig
     except ImportError as error:
-        raise CaptionError("quantization: 4 and 8 bit need bitsandbytes: pip install bitsandbytes") from error
+        raise CaptionError("4 and 8 bit need bitsandbytes: pip install bitsandbytes", field="quantization") from error
     if folder.quantization == "4 bit":
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4")
     return BitsAndBytesConfig(load_in_8bit=True)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
@@ -282,46 +286,3 @@ def as_picture(image: Tensor) -> Image.Image:
     if scale != 1.0:
         x = enlarge(x[None], max(28, round(height * scale)), max(28, round(width * scale)))[0]
     return to_picture(x)
-
-
-def download_qwen(repository: str, folder: Path, progress: Callable[[int, int], None]) -> None:
-    """Fetch a model from Hugging Face (or the mirror in HF_ENDPOINT) into a folder; goes on where it was cut.
-
-    Args:
-        repository: such as Qwen/Qwen2.5-VL-7B-Instruct.
-        folder: the target.
-        progress: called with files done and files in all; may raise to stop between files.
-
-    Raises:
-        CaptionError: cannot be fetched.
-    """
-    try:
-        from huggingface_hub import HfApi, hf_hub_download
-    except ImportError as error:
-        raise CaptionError(f"a download needs the huggingface_hub library ({error}); {INSTALL}") from error
-    wanted = (".json", ".safetensors", ".txt", ".jinja", ".model")
-    try:
-        siblings = HfApi().model_info(repository, timeout=30).siblings or []
-    except Exception as error:  # the hub's errors have no common base across its versions
-        raise _not_downloaded(repository, folder, error) from error
-    # The weights last, and config.json after them: a folder with it is complete.
-    names = sorted(
-        (s.rfilename for s in siblings if s.rfilename.endswith(wanted) and "/" not in s.rfilename),
-        key=lambda name: (name == "config.json", name.endswith(".safetensors"), name),
-    )
-    if "config.json" not in names:
-        raise CaptionError(f"model: {repository} holds no model for transformers")
-    for done, name in enumerate(names):
-        progress(done, len(names))
-        try:
-            hf_hub_download(repository, name, local_dir=folder)
-        except Exception as error:
-            raise _not_downloaded(repository, folder, error) from error
-    progress(len(names), len(names))
-
-
-def _not_downloaded(repository: str, folder: Path, error: Exception) -> CaptionError:
-    return CaptionError(
-        f"model: {repository} cannot be downloaded ({_first_line(error)}). Check the connection, set HF_ENDPOINT to a "
-        f"mirror, or put the files into {folder} yourself"
-    )

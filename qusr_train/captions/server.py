@@ -40,7 +40,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirected POST would arrive as a GET without the picture; and the key must not travel on."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        raise CaptionError(f"base_url: the server sends elsewhere ({code}); use its final address, {newurl}")
+        raise CaptionError(f"the server sends elsewhere ({code}); use its final address, {newurl}", field="addresses")
 
 
 class _TryAgain(Exception):
@@ -55,23 +55,29 @@ def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def parse_addresses(base_urls: str | Sequence[str]) -> tuple[str, ...]:
+def parse_addresses(text: str | Sequence[str]) -> tuple[str, ...]:
     """Addresses such as http://127.0.0.1:8000/v1, separated by commas or spaces, without a trailing slash.
 
     Raises:
         CaptionError: none, or not http(s).
     """
-    listed = base_urls.replace(",", " ").split() if isinstance(base_urls, str) else list(base_urls)
+    listed = text.replace(",", " ").split() if isinstance(text, str) else list(text)
     for address in listed:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise CaptionError(f"base_url: expected an address like http://127.0.0.1:8000/v1, but got {address!r}")
+            raise CaptionError(
+                f"expected an address like http://127.0.0.1:8000/v1, but got {address!r}", field="addresses"
+            )
         if parts.username or parts.password or parts.query:
             raise CaptionError(
-                f"base_url: must not hold a password or key, it would be saved with the workflow; set {KEY_VARIABLE}"
+                "must not hold a password or key, which would be saved with it; set "
+                f"{KEY_VARIABLE} in the environment instead",
+                field="addresses",
             )
     if not listed:
-        raise CaptionError("base_url: is empty; give the server's address, for example http://127.0.0.1:8000/v1")
+        raise CaptionError(
+            "is empty; give the server's address, for example http://127.0.0.1:8000/v1", field="addresses"
+        )
     return tuple(address.rstrip("/").removesuffix("/chat/completions") for address in listed)
 
 
@@ -83,14 +89,17 @@ def key_for(address: str, variable: str = KEY_VARIABLE) -> str | None:
     """
     if not variable.startswith(KEY_VARIABLE):  # the text may be a key: it is not repeated
         raise CaptionError(
-            f"key_variable: expected the name of an environment variable, {KEY_VARIABLE} or one that begins so, for "
-            f"example {KEY_VARIABLE}_WORK; set it where ComfyUI is started, and never type the key itself"
+            f"expected the name of an environment variable, {KEY_VARIABLE} or one that begins so, for "
+            f"example {KEY_VARIABLE}_WORK; set it in the environment this program starts in, never type the key itself",
+            field="key_variable",
         )
     key, hosts = os.environ.get(variable, "").strip(), os.environ.get(HOSTS_VARIABLE, "")
     if not key:
         return None
     if not all("!" <= character <= "~" for character in key):
-        raise CaptionError(f"key_variable: {variable} holds spaces or other characters that no key has; set it again")
+        raise CaptionError(
+            f"{variable} holds spaces or other characters that no key has; set it again", field="key_variable"
+        )
     allowed = {host.strip().lower() for host in hosts.split(",") if host.strip()}
     parts = urlsplit(address)
     if (parts.hostname or "").lower() in allowed or parts.netloc.lower() in allowed:
@@ -98,8 +107,9 @@ def key_for(address: str, variable: str = KEY_VARIABLE) -> str | None:
     if _is_loopback(parts.hostname or ""):
         return None
     raise CaptionError(
-        f"base_url: {parts.hostname} is not in {HOSTS_VARIABLE}, so the key in {variable} is not sent to it. Set "
-        f"{HOSTS_VARIABLE}={parts.hostname} where ComfyUI is started if you trust this server"
+        f"{parts.hostname} is not in {HOSTS_VARIABLE}, so the key in {variable} is not sent to it. Set "
+        f"{HOSTS_VARIABLE}={parts.hostname} in the environment this program starts in, if you trust this server",
+        field="addresses",
     )
 
 
@@ -138,7 +148,7 @@ class ServerCaptioner:
     def describe(self, images: Sequence[Tensor], progress: Progress) -> list[Caption]:
         """See `captioners.Captioner`; `progress` is also called with 0 while waiting."""
         if not self.model.strip():
-            raise CaptionError("model: is empty; give the name under which the server knows its model")
+            raise CaptionError("is empty; give the name under which the server knows its model", field="model")
         stop = threading.Event()
         pool = ThreadPoolExecutor(min(len(images), self.workers * len(self.addresses)) or 1, "qusr-caption")
         asked = [pool.submit(self._ask, image, number, stop) for number, image in enumerate(images)]
@@ -187,7 +197,7 @@ class ServerCaptioner:
                 log.info("caption server %s; try %d of %d", reason, attempt + 1, self.tries)
                 if attempt + 1 < self.tries:
                     stop.wait(min(pause, 60.0))
-        raise CaptionError(f"base_url: no caption after {self.tries} tries. {reason}")
+        raise CaptionError(f"no caption after {self.tries} tries. {reason}", field="addresses")
 
 
 def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callable[[], bool], variable: str) -> str:
@@ -212,7 +222,9 @@ def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callab
             while chunk := answer.read1(65536):
                 content += chunk
                 if len(content) > LONGEST_ANSWER:
-                    raise CaptionError(f"base_url: {address} answers without end; is it a chat completions server?")
+                    raise CaptionError(
+                        f"{address} answers without end; is it a chat completions server?", field="addresses"
+                    )
                 if time.monotonic() > deadline or stopped():
                     raise TimeoutError
             if answer.length:
@@ -228,7 +240,9 @@ def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callab
         if isinstance(error.reason, TimeoutError):
             raise _TryAgain(f"no answer within {timeout:g} s") from error
         if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise CaptionError(f"base_url: the certificate of {address} is not trusted ({error.reason})") from error
+            raise CaptionError(
+                f"the certificate of {address} is not trusted ({error.reason})", field="addresses"
+            ) from error
         if isinstance(error.reason, ConnectionRefusedError):
             raise _TryAgain("nothing listens there; is the server started, and are address and port right?") from error
         raise _TryAgain(str(error.reason)) from error
@@ -270,10 +284,11 @@ def _refusal(error: urllib.error.HTTPError, address: str, model: str, variable: 
         how = (
             f"the key in {variable} was not accepted" if os.environ.get(variable) else f"it wants a key, set {variable}"
         )
-        return CaptionError(f"base_url: {address} refused access ({error.code}): {how}. {said}")
+        return CaptionError(f"{address} refused access ({error.code}): {how}. {said}", field="addresses")
     if error.code == 404:
         return CaptionError(
-            f"base_url or model: {address} has no chat completions or no model {model!r}. {said} Most servers want an "
-            "address that ends in /v1"
+            f"{address} has no chat completions or no model {model!r}. {said} Most servers want an address that ends "
+            "in /v1",
+            field="addresses",
         )
-    return CaptionError(f"base_url: {address} answered {error.code} {error.reason}: {said}")
+    return CaptionError(f"{address} answered {error.code} {error.reason}: {said}", field="addresses")

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..errors import InputError
 from ..files import write_whole
 from ..model.lora import LoraLayer
 
 FORMAT_VERSION = "1"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A weight file that cannot be used; the message names the file and the remedy."""
 
 

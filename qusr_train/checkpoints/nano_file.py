@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..model.lora import LoraLayer
 from ..model.nano import NanoConfig
 from ..model.noise import NoiseParameters
@@ -96,7 +97,7 @@ def scale_residual(checkpoint: NanoCheckpoint, factor: float) -> NanoCheckpoint:
         ValueError: factor not above 0.
     """
     if not 0 < factor < math.inf:
-        raise ValueError(f"factor must be finite and above 0, but got {factor}")
+        raise InputError(f"must be finite and above 0, but got {factor}", field="factor")
     last = "conv_out"
     unet = {k: v * factor if k.startswith(f"{last}.") else v for k, v in checkpoint.unet.items()}
     lora = dict(checkpoint.lora)

@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import RunError
+
 
 @dataclass(frozen=True)
 class Package:
@@ -55,9 +57,9 @@ def _run(*command: str, cwd: Path | None = None) -> str:
     try:
         done = subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
-        raise RuntimeError(f"photos: {command[0]} is not installed; run this on Debian or Ubuntu") from error
+        raise RunError(f"photos: {command[0]} is not installed; run this on Debian or Ubuntu") from error
     except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"photos: {' '.join(command[:3])} failed: {error.stderr.strip()[-400:]}") from error
+        raise RunError(f"photos: {' '.join(command[:3])} failed: {error.stderr.strip()[-400:]}") from error
     return done.stdout
 
 
@@ -66,7 +68,7 @@ def _apt_options(work: Path) -> list[str]:
     sites = sorted(set(_run("apt-get", "indextargets", "--format", "$(SITE)").split()))
     mirrors = [site for site in sites if site.rstrip("/").endswith("/debian")]
     if not mirrors:
-        raise RuntimeError("photos: no Debian mirror is configured for apt; run `apt-get update` first")
+        raise RunError("photos: no Debian mirror is configured for apt; run `apt-get update` first")
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
     suites = sorted({package.suite for package in PACKAGES})
     sources = work / "sources.list"
@@ -104,6 +106,6 @@ def fetch(folder: Path) -> int:
             for photo in package.photos:
                 source = unpacked / package.folder / photo
                 if not source.is_file():
-                    raise RuntimeError(f"photos: {package.name} {package.version} has no {photo}")
+                    raise RunError(f"photos: {package.name} {package.version} has no {photo}")
                 shutil.copy(source, folder / photo)
     return sum(len(package.photos) for package in PACKAGES)

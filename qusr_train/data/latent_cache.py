@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from ..errors import InputError
 from ..files import write_whole
 from ..images.check import ImageError
 from ..model.stable_diffusion import StableDiffusion
@@ -32,7 +33,7 @@ def fill(folder: Path, pairs: PairPatches, base: StableDiffusion, model: Path) -
     identity = json.dumps({"pairs": _fingerprint(pairs), "model": str(model)})
     record = folder / "cache.json"
     if record.is_file() and record.read_text(encoding="utf-8") != identity:
-        raise ValueError(f"{folder}: is a cache of other pairs or another model; delete it or use another --out")
+        raise InputError(f"{folder}: is a cache of other pairs or another model; delete it or use another folder")
     with write_whole(record) as temporary:
         temporary.write_text(identity, encoding="utf-8")
     device = next(base.vae.parameters()).device

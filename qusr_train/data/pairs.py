@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ..captions import measured as quality
 from ..captions.folder import read_lines
+from ..errors import InputError
 from ..images.check import ImageError
 from ..images.find import match_folders
 from ..images.read import picture_size, read_rgb
@@ -45,13 +46,13 @@ def load_captions(folder: Path, stems: Iterable[str]) -> dict[str, str]:
         else:
             content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); --prompts files needs it") from error
+        raise InputError(f"{path}: cannot be read ({error}); prompts `files` need it") from error
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise ValueError(f"{path}: expected a JSON object of image names and texts")
+        raise InputError(f"{path}: expected a JSON object of image names and texts")
     by_stem = {Path(name).stem: text for name, text in content.items()}
     missing = sorted(set(stems) - by_stem.keys())
     if missing:
-        raise ValueError(f"{path}: {len(missing)} images have no caption ({', '.join(missing[:3])})")
+        raise InputError(f"{path}: {len(missing)} images have no caption ({', '.join(missing[:3])})")
     return by_stem
 
 
@@ -70,13 +71,15 @@ class PairPatches(Dataset[Sample]):
     def __init__(self, folder: Path, patch: int, length: int, seed: int, prompts: str, fixed: bool = False) -> None:
         for part in ("lr", "hr"):
             if not (folder / part).is_dir():
-                raise ValueError(f"--pairs {folder}: expected the folders lr and hr in it, but {part} is missing")
+                raise InputError(
+                    f"expected the folders lr and hr in it, but {part} is missing", field="pairs", value=folder
+                )
         self.patch, self.length, self.seed, self.prompts, self.fixed = patch, length, seed, prompts, fixed
         good = set(usable((pair[1] for pair in match_folders(folder / "lr", folder / "hr").values()), patch))
         self.pairs = {s: p for s, p in match_folders(folder / "lr", folder / "hr").items() if p[1] in good}
         self.pairs = {s: p for s, p in sorted(self.pairs.items()) if self._fits(*p)}
         if not self.pairs:
-            raise ValueError(f"--pairs {folder}: no pair is at least {patch} pixels on both sides")
+            raise InputError(f"no pair is at least {patch} pixels on both sides", field="pairs", value=folder)
         self.stems = list(self.pairs)
         self.captions = load_captions(folder, self.stems) if prompts == "files" else {}
         self.cache: Path | None = None
@@ -89,13 +92,13 @@ class PairPatches(Dataset[Sample]):
             log.warning("%s: skipped (%s)", lr, error)
             return False
         if sizes[1] not in (sizes[0], (sizes[0][0] * SCALE, sizes[0][1] * SCALE)):
-            raise ValueError(
+            raise InputError(
                 f"{lr}: is {sizes[0][0]} x {sizes[0][1]}, its target {sizes[1][0]} x {sizes[1][1]}; expected {SCALE} "
                 "times the size, or the same"
             )
         if self.fixed and sizes[1] != (self.patch, self.patch):
-            raise ValueError(
-                f"{hr}: is {sizes[1][0]} x {sizes[1][1]}; cached latents need pairs of exactly --patch {self.patch} "
+            raise InputError(
+                f"{hr}: is {sizes[1][0]} x {sizes[1][1]}; cached latents need pairs of exactly {self.patch} "
                 "pixels (make them with `degrade`)"
             )
         return True
@@ -124,7 +127,7 @@ class PairPatches(Dataset[Sample]):
                 continue
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
             return self._make(stem, lr, hr, generator)
-        raise ValueError("no pair can be read any more")
+        raise InputError("no pair can be read any more")
 
     def _make(self, stem: str, lr: Tensor, hr: Tensor, generator: torch.Generator) -> Sample:
         if not self.fixed:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..captions import measured as quality
+from ..errors import InputError
 from ..images.check import ImageError
 from ..images.find import find_images
 from ..images.read import open_rgb, picture_size
@@ -79,7 +80,7 @@ class FilePatches(Dataset[Degraded]):
         self.factors = factors
         self.paths = usable(find_images(folder), int(np.ceil(patch / max(factors))))
         if not self.paths:
-            raise ValueError(f"{folder}: no photo is at least {patch} pixels on both sides after scaling")
+            raise InputError(f"{folder}: no photo is at least {patch} pixels on both sides after scaling")
 
     def __len__(self) -> int:
         return self.length
@@ -97,7 +98,7 @@ class FilePatches(Dataset[Degraded]):
                 log.warning("%s; took the next one", error)
                 continue
             return self.degrade(turned(photo, generator)[None].contiguous(), generator, SCALE)
-        raise ValueError("no photo can be read any more")
+        raise InputError("no photo can be read any more")
 
     def _crop(self, path: Path, generator: torch.Generator) -> Tensor:
         photo = open_rgb(path)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..captions import measured as quality
+from ..errors import InputError
 from ..images.check import ImageError, enlarge
 from ..images.find import find_images
 from ..images.read import open_rgb
@@ -55,7 +56,7 @@ def load_photos(folder: Path, factors: tuple[float, ...], smallest: int) -> list
     if skipped:
         log.warning("%d broken images skipped", skipped)
     if not copies:
-        raise ValueError(f"{folder}: no photo is at least {smallest} pixels on both sides after scaling")
+        raise InputError(f"{folder}: no photo is at least {smallest} pixels on both sides after scaling")
     return copies
 
 

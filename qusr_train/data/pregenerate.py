@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Subset
 
+from ..errors import InputError
 from ..files import write_whole
 from ..images.write import write_png
 from .camera import Degraded
@@ -42,14 +43,14 @@ def pregenerate(
     from tqdm.auto import tqdm
 
     if count < 1:
-        raise ValueError(f"--count: must be at least 1, but got {count}")
+        raise InputError(f"must be at least 1, but got {count}", field="count")
     settings: dict[str, Any] = {
         "patch": patch, "seed": seed, "degradation": kind, "sharpen_targets": sharpen_targets,
         "photo_factors": list(factors),
     }  # fmt: skip
     record = out / SETTINGS
     if record.is_file() and json.loads(record.read_text(encoding="utf-8")) != settings:
-        raise ValueError(f"{out}: holds pairs of other settings (see {SETTINGS}); use another folder")
+        raise InputError(f"{out}: holds pairs of other settings (see {SETTINGS}); use another folder")
     patches = FilePatches(photos, patch, count, seed, degradation(kind, sharpen_targets), factors)
     with write_whole(record) as temporary:
         temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")

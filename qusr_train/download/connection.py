@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..errors import InputError
 from .digest import Digest
 
 TIMEOUT = 15.0
@@ -20,7 +21,7 @@ PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Answers that may be different a little later."""
 
 
-class DownloadError(ValueError):
+class DownloadError(InputError):
     """A file that could not be fetched; the message names the file and the remedy."""
 
 

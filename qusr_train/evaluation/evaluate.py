@@ -1,7 +1,8 @@
-"""Image quality figures of folders: PSNR and SSIM on Y as the paper's tables compute them, the rest by pyiqa."""
+"""Figures of folders: PSNR and SSIM on Y as the paper's tables compute them, others by pyiqa, uncertainty maps."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -9,27 +10,36 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..files import write_whole
 from ..images.find import match_folders
+from ..images.map_file import find_maps, read_map
 from ..images.read import read_exact
 from .fidelity import psnr, ssim
 from .perceptual import PYIQA_METRICS, Metric, MissingWeights, create
+from .reliability import Reliability
+from .uncertainty import MapFigures, map_figures, pixel_error
 
 log = logging.getLogger(__name__)
 
-METRICS: dict[str, Metric] = {"psnr": Metric(True, True), "ssim": Metric(True, True), **PYIQA_METRICS}
+PICTURE_METRICS: dict[str, Metric] = {"psnr": Metric(True, True), "ssim": Metric(True, True), **PYIQA_METRICS}
+MAP_METRICS: dict[str, Metric] = {f.name: Metric(f.name == "aurg", True) for f in dataclasses.fields(MapFigures)}
+"""Figures of uncertainty maps, see `uncertainty.MapFigures`; all of them are given when there are maps."""
+METRICS: dict[str, Metric] = {**PICTURE_METRICS, **MAP_METRICS}
 DEFAULT_METRICS = ("psnr", "ssim")
 
 _OWN = {"psnr": psnr, "ssim": ssim}
 
 
 def check_metrics(metrics: tuple[str, ...]) -> None:
-    """Raise ValueError unless all names are known and there is one."""
+    """Raise InputError unless all names are known and there is one."""
     if not metrics:
-        raise ValueError(f"--metrics: give at least one of {', '.join(METRICS)}")
+        raise InputError(f"give at least one of {', '.join(PICTURE_METRICS)}", field="metrics")
     for metric in metrics:
-        if metric not in METRICS:
-            raise ValueError(f"--metrics: unknown metric {metric!r}; known: {', '.join(METRICS)}")
+        if metric in MAP_METRICS:
+            raise InputError(f"{metric} is a figure of maps; give the maps, and it is reported", field="metrics")
+        if metric not in PICTURE_METRICS:
+            raise InputError(f"unknown metric {metric!r}; known: {', '.join(PICTURE_METRICS)}", field="metrics")
 
 
 def evaluate_folders(
@@ -40,20 +50,23 @@ def evaluate_folders(
     device: str = "cpu",
     download: bool = False,
     niqe: Path | None = None,
+    maps: Path | None = None,
 ) -> dict[str, Any]:
     """Compare two folders of images, matched by stem.
 
     Args:
         predictions, truths: searched recursively.
-        metrics: names from `METRICS`.
+        metrics: names from `PICTURE_METRICS`.
+        maps: folder with the uncertainty maps of the predictions (see `images.map_file`), searched recursively.
         device, download, niqe: for pyiqa's metrics, see `iqa.create`.
 
     Returns:
         {"per_image": {stem: {metric: value}}, "mean": {metric: value}}, and "skipped"
-        {metric: reason} when weights are absent. FID has a value for the set only.
+        {metric: reason} when weights are absent. FID has a value for the set only; the mean of `ence` is
+        the calibration error over the pixels of all pictures together, not the mean of theirs.
 
     Raises:
-        ValueError: unknown metric, no common names, or a pair of different sizes.
+        InputError: unknown metric, no common names, or a pair of different sizes.
     """
     check_metrics(metrics)
     pairs = match_folders(predictions, truths)
@@ -73,7 +86,10 @@ def evaluate_folders(
     for metric in used:
         if METRICS[metric].folders:
             mean[metric] = float(calls[metric](str(predictions), str(truths), num_workers=0, verbose=False))
-    report: dict[str, Any] = {"per_image": per_image, "mean": {m: mean[m] for m in used}}
+    means = {m: mean[m] for m in used}
+    if maps is not None:
+        means |= _add_map_scores(per_image, maps, pairs)
+    report: dict[str, Any] = {"per_image": per_image, "mean": means}
     return {**report, "skipped": skipped} if skipped else report
 
 
@@ -82,7 +98,7 @@ def _scores(prediction: Path, truth: Path, metrics: list[str], calls: dict[str, 
 
     a, b = read_exact(prediction), read_exact(truth)
     if a.shape != b.shape:
-        raise ValueError(
+        raise InputError(
             f"{prediction.name}: prediction is {a.shape[1]} x {a.shape[0]}, "
             f"ground truth {b.shape[1]} x {b.shape[0]}; both must have the same size"
         )
@@ -95,6 +111,26 @@ def _scores(prediction: Path, truth: Path, metrics: list[str], calls: dict[str, 
         inputs = (x, y) if METRICS[metric].reads_truth else (x,)
         scores[metric] = float(calls[metric](*inputs))
     return scores
+
+
+def _add_map_scores(
+    per_image: dict[str, dict[str, float]], folder: Path, pairs: dict[str, tuple[Path, Path]]
+) -> dict[str, float]:
+    """Put the figures of each picture's map into `per_image`. Returns those of the whole set."""
+    found = find_maps(folder)
+    used = [stem for stem in pairs if stem in found]
+    if not used:
+        raise InputError("no map has the name of a prediction", "maps", folder)
+    if len(used) < len(pairs):
+        log.warning("%s: %d of %d predictions have no map", folder, len(pairs) - len(used), len(pairs))
+    together = Reliability()
+    for stem in used:
+        prediction, truth = read_exact(pairs[stem][0]), read_exact(pairs[stem][1])
+        uncertainty = read_map(found[stem], prediction.shape[:2])
+        per_image[stem] |= dataclasses.asdict(map_figures(uncertainty, prediction, truth))
+        together.add(uncertainty, pixel_error(prediction, truth))
+    means = {m: float(np.mean([per_image[stem][m] for stem in used])) for m in MAP_METRICS}
+    return {**means, "ence": together.ence()}
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:

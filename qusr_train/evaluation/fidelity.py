@@ -12,6 +12,8 @@ import math
 
 import numpy as np
 
+from ..errors import InputError
+
 _F32 = np.float32
 _LUMA = np.array([65.481, 128.553, 24.966], _F32)  # BT.601, range 16-235
 _BY_255 = _F32(1) / _F32(255)
@@ -60,7 +62,7 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
         ValueError: a side is below 11 pixels.
     """
     if min(a.shape[:2]) < 11:
-        raise ValueError(f"ssim needs images of at least 11 x 11 pixels, but got {a.shape[1]} x {a.shape[0]}")
+        raise InputError(f"ssim needs images of at least 11 x 11 pixels, but got {a.shape[1]} x {a.shape[0]}")
     x, y = (np.round(luma(image) * _F32(255)).astype(np.float64) for image in (a, b))
     window = _gaussian_window()
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import InputError
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -41,7 +43,7 @@ PYIQA_METRICS: dict[str, Metric] = {
 }
 
 
-class MissingWeights(ValueError):
+class MissingWeights(InputError):
     """A metric that cannot be computed here; the message says which file is absent."""
 
 
@@ -60,12 +62,14 @@ def _niqe_parameters(path: Path, folder: Path) -> Path:
     from scipy.io import savemat
 
     if not path.is_file():
-        raise ValueError(f"--niqe {path}: not found; give niqe_modelparameters.mat or basicsr's niqe_pris_params.npz")
+        raise InputError(
+            "not found; give niqe_modelparameters.mat or basicsr's niqe_pris_params.npz", field="niqe", value=path
+        )
     if path.suffix != ".npz":
         return path
     with np.load(path) as arrays:
         if not {"mu_pris_param", "cov_pris_param"} <= set(arrays):
-            raise ValueError(f"--niqe {path}: expected the arrays mu_pris_param and cov_pris_param")
+            raise InputError("expected the arrays mu_pris_param and cov_pris_param", field="niqe", value=path)
         target = folder / "niqe_modelparameters.mat"
         savemat(target, {"mu_prisparam": arrays["mu_pris_param"], "cov_prisparam": arrays["cov_pris_param"]})
     return target
@@ -88,7 +92,7 @@ def create(name: str, device: str = "cpu", download: bool = False, niqe: Path | 
     given = name == "niqe" and niqe is not None
     absent = [] if given or download else missing_files(name)
     if absent:
-        raise MissingWeights(f"{', '.join(absent)} not in {hub_folder()}; put it there, or allow --download")
+        raise MissingWeights(f"{', '.join(absent)} not in {hub_folder()}; put it there, or allow the download")
     import pyiqa
 
     with tempfile.TemporaryDirectory() as folder:

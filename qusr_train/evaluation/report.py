@@ -22,6 +22,7 @@ Reports = dict[str, dict[str, Any]]
 """Method name -> what `evaluate_folders` returned."""
 
 DIGITS = {"psnr": 3, "ssim": 4, "lpips": 4, "dists": 4, "fid": 2, "niqe": 3, "clipiqa": 4, "musiq": 2, "maniqa": 4}
+MAP_DIGITS = 4
 CROP = 128  # side of a shown crop in pixels
 
 
@@ -37,7 +38,7 @@ def best_of(reports: Reports, metric: str) -> float:
 
 
 def _shown(value: float | None, metric: str) -> str:
-    return "" if value is None else f"{value:.{DIGITS[metric]}f}"
+    return "" if value is None else f"{value:.{DIGITS.get(metric, MAP_DIGITS)}f}"
 
 
 def _skipped(reports: Reports) -> dict[str, str]:

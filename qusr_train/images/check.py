@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import InputError
 
-class ImageError(ValueError):
+
+class ImageError(InputError):
     """An image that cannot be used; the message names the input and the remedy."""
 
 

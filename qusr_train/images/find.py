@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from ..errors import InputError
+
 log = logging.getLogger(__name__)
 
 
@@ -15,7 +17,7 @@ def find_images(folder: Path) -> list[Path]:
     """All images below a folder, sorted by path. Raises ValueError when there is none."""
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not found:
-        raise ValueError(f"{folder}: no images found (looked for {', '.join(IMAGE_SUFFIXES)})")
+        raise InputError(f"{folder}: no images found (looked for {', '.join(IMAGE_SUFFIXES)})")
     return found
 
 
@@ -24,7 +26,7 @@ def by_stem(paths: list[Path]) -> dict[str, Path]:
     result: dict[str, Path] = {}
     for path in paths:
         if path.stem in result:
-            raise ValueError(
+            raise InputError(
                 f"{path} and {result[path.stem]} have the same name; images are matched by name, rename one"
             )
         result[path.stem] = path
@@ -42,7 +44,7 @@ def match_folders(predictions: Path, truths: Path) -> dict[str, tuple[Path, Path
     found, wanted = by_stem(find_images(predictions)), by_stem(find_images(truths))
     pairs = {stem: (path, wanted[stem]) for stem, path in found.items() if stem in wanted}
     if not pairs:
-        raise ValueError(f"no image in {predictions} has the same name as one in {truths}")
+        raise InputError(f"no image in {predictions} has the same name as one in {truths}")
     for folder, alone in ((truths, wanted.keys() - pairs.keys()), (predictions, found.keys() - pairs.keys())):
         if alone:
             shown = ", ".join(sorted(alone)[:3]) + (", ..." if len(alone) > 3 else "")

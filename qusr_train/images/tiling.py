@@ -23,6 +23,10 @@ class Tile:
         """The window of (B, C, H, W)."""
         return tensor[:, :, self.y0 : self.y1, self.x0 : self.x1]
 
+    def scaled(self, factor: int) -> Tile:
+        """The same window on a picture `factor` times as large."""
+        return Tile(self.y0 * factor, self.y1 * factor, self.x0 * factor, self.x1 * factor)
+
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
     """First positions of windows of `tile` that cover `length`; the last one is flush with the end."""
@@ -82,6 +86,37 @@ def blend_tiles(
         weight_sum[window.y0 : window.y1, window.x0 : window.x1] += weights
         each()
     return total / weight_sum
+
+
+def exact_tiles(x: Tensor, function: Callable[[Tensor, Tile], Tensor], tile: int, margin: int) -> Tensor:
+    """Apply a function of bounded reach window by window; the result is that of the whole, without seams.
+
+    Args:
+        x: (B, C, H, W).
+        function: gets a window (B, C, h, w) and its place, returns the same size with any number of channels; a pixel
+            of its result depends on at most `margin` pixels to each side.
+        tile: side of the part that is kept of a window. A function that halves its input n times needs tile and
+            margin to be multiples of 2^n.
+        margin: what each window has more on each side, and is thrown away.
+
+    Returns:
+        (B, C, H, W).
+    """
+    height, width = x.shape[-2:]
+    if height <= tile and width <= tile:
+        return function(x, Tile(0, height, 0, width))
+    result: Tensor | None = None
+    for y in range(0, height, tile):
+        for x0 in range(0, width, tile):
+            y1, x1 = min(y + tile, height), min(x0 + tile, width)
+            window = Tile(max(y - margin, 0), min(y1 + margin, height), max(x0 - margin, 0), min(x1 + margin, width))
+            part = function(window.of(x), window)
+            if result is None:
+                result = part.new_empty(*part.shape[:2], height, width)
+            kept = Tile(y - window.y0, y1 - window.y0, x0 - window.x0, x1 - window.x0)
+            result[:, :, y:y1, x0:x1] = kept.of(part)
+    assert result is not None
+    return result
 
 
 def count_tiles(height: int, width: int, tile: int, overlap: int) -> int:

@@ -92,11 +92,15 @@ class ErrorUEM(nn.Module):
             U: (B, 3, H, W), three equal channels, above 0: expected absolute error (mean of the colours) in [-1, 1]
             units. Times `GREY_LEVELS` it is in grey levels.
         """
+        return self.one_channel(x_lq).expand(-1, 3, -1, -1)
+
+    def one_channel(self, x_lq: Tensor) -> Tensor:
+        """The same as (B, 1, H, W)."""
         height, width = x_lq.shape[-2:]
         x = F.pad(x_lq, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
         h = F.silu(self.conv_in(structure(x)))
         for conv in self.blocks:
-            h = h + F.silu(conv(h))
+            h = F.silu(conv(h), inplace=not torch.is_grad_enabled()).add_(h)
         # Enlarged as a logarithm: smooth, above 0 and without a grid of blocks.
         log_error = F.interpolate(self.conv_out(h).float(), scale_factor=BLOCK, mode="bilinear", align_corners=False)
-        return log_error.clamp(*LOG_LIMITS).exp()[..., :height, :width].expand(-1, 3, -1, -1)
+        return log_error.clamp_(*LOG_LIMITS).exp_()[..., :height, :width]

@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 TARGETS = (
     "to_k", "to_q", "to_v", "to_out.0",
     "conv", "conv1", "conv2", "conv_in", "conv_shortcut", "conv_out",
@@ -105,7 +107,7 @@ def merge(model: nn.Module, lora: dict[str, LoraLayer], strength: float = 1.0) -
         delta = layer.delta()
         if not isinstance(weight, Tensor) or weight.shape != delta.shape:
             found = "no such layer" if weight is None else f"a weight of shape {tuple(weight.shape)}"
-            raise ValueError(f"LoRA layer {name}: expected a weight of {tuple(delta.shape)}, but found {found}")
+            raise InputError(f"LoRA layer {name}: expected a weight of {tuple(delta.shape)}, but found {found}")
         updates.append((weight, delta))
     with torch.no_grad():
         for weight, delta in updates:  # only once all of them fit

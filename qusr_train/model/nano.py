@@ -96,8 +96,9 @@ class ResidualBlock(nn.Module):
         h = self.conv1(F.silu(x))
         if self.film is not None:
             scale, shift = self.film(prompt)[..., None, None].chunk(2, 1)
-            h = torch.addcmul(h + shift, h, scale)
-        return x + self.conv2(F.silu(h))
+            h = torch.addcmul(shift, h, 1 + scale)
+        h = F.silu(h, inplace=not torch.is_grad_enabled())
+        return self.conv2(h).add_(x)
 
 
 class Blocks(nn.ModuleList):
@@ -182,6 +183,19 @@ class NanoUNet(nn.Module):
         self.conv_out = operations.Conv2d(widths[0], config.latent_channels, 3, padding=1)
         self.to(device=device, dtype=dtype)
 
+    @property
+    def receptive_radius(self) -> int:
+        """Latent pixels to each side that a pixel of the result depends on, rounded up to a multiple of the levels'.
+
+        Every operation but the prompt's is a convolution, so that tiles with this margin give the whole picture.
+        """
+        blocks, levels = self.config.blocks, len(self.config.channels)
+        radius = 2  # conv_in and conv_out
+        for level in range(levels - 1):
+            radius += 2**level * (2 * 2 * blocks + 1)  # two ways, two convolutions a block, one to the next level
+        radius += 2 ** (levels - 1) * 4  # two blocks in the middle
+        return -(-radius // 2 ** (levels - 1)) * 2 ** (levels - 1)
+
     def start_as_identity(self) -> None:
         """Zero the last layer of every branch and of the model: eps = 0, the result is bicubic."""
         last: list[nn.Module] = [self.conv_out]
@@ -217,7 +231,9 @@ class NanoUNet(nn.Module):
             )
         height, width = z_g.shape[-2:]
         multiple = 2 ** (len(self.config.channels) - 1)
-        z = F.pad(z_g, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        z = z_g
+        if width % multiple or height % multiple:
+            z = F.pad(z_g, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         prompt = None if self.prompt_vector is None else self.prompt_vector(context)
         x = self.conv_in(z)
         skips = []
@@ -227,7 +243,7 @@ class NanoUNet(nn.Module):
             x = down(x)
         x = self.mid_out(self.mid_attention(self.mid_in(x, prompt), context), prompt)
         for blocks, up in zip(reversed(self.up_blocks), reversed(self.upsamplers), strict=True):
-            x = blocks(skips.pop() + F.pixel_shuffle(up(x), 2), prompt)
+            x = blocks(F.pixel_shuffle(up(x), 2).add_(skips.pop()), prompt)
         return self.conv_out(x)[..., :height, :width]
 
 

@@ -148,4 +148,4 @@ def seeded_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     one = torch.randn((1, *shape[1:]), generator=generator)
-    return one.expand(shape[0], *shape[1:]).clone()
+    return one if shape[0] == 1 else one.expand(shape[0], *shape[1:]).clone()

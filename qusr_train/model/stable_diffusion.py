@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .noise import NoiseParameters, guided_step
 from .tokenizer import encode_tokens
 from .uncertainty import UEM
@@ -76,12 +77,16 @@ def _alphas_cumprod(folder: Path) -> Tensor:
     path = folder / "scheduler" / "scheduler_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if config.get("prediction_type", "epsilon") != "epsilon":
-        raise ValueError(
-            f"--init {folder}: predicts {config['prediction_type']}, so it is not SD 2.1-base but the 768 model; "
-            "give the 512 base model"
+        raise InputError(
+            f"predicts {config['prediction_type']}, so it is not SD 2.1-base but the 768 model; "
+            "give the 512 base model",
+            field="init",
+            value=folder,
         )
     if config.get("beta_schedule", "scaled_linear") != "scaled_linear":
-        raise ValueError(f"--init {folder}: expected beta_schedule scaled_linear, but got {config['beta_schedule']}")
+        raise InputError(
+            f"expected beta_schedule scaled_linear, but got {config['beta_schedule']}", field="init", value=folder
+        )
     start, end = config.get("beta_start", 0.00085) ** 0.5, config.get("beta_end", 0.012) ** 0.5
     betas = torch.linspace(start, end, config.get("num_train_timesteps", 1000), dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0).float()
@@ -98,8 +103,10 @@ def load_stable_diffusion(folder: Path) -> StableDiffusion:
 
     for part in ("unet", "vae", "text_encoder"):
         if not (folder / part / "config.json").is_file():
-            raise ValueError(
-                f"--init {folder}: expected SD 2.1-base in diffusers form, but {part}/config.json is missing there"
+            raise InputError(
+                f"expected SD 2.1-base in diffusers form, but {part}/config.json is missing there",
+                field="init",
+                value=folder,
             )
     alphas = _alphas_cumprod(folder)
     local: dict[str, Any] = {"local_files_only": True, "torch_dtype": torch.float32}
@@ -108,7 +115,7 @@ def load_stable_diffusion(folder: Path) -> StableDiffusion:
         vae = AutoencoderKL.from_pretrained(folder / "vae", **local)
         text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", **local)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"--init {folder}: cannot be loaded ({error})") from error
+        raise InputError(f"cannot be loaded ({error})", field="init", value=folder) from error
     for part in (unet, vae, text_encoder):
         part.requires_grad_(False).eval()
     return StableDiffusion(unet, vae, text_encoder, alphas)

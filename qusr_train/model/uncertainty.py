@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from ..images.tiling import exact_tiles
 
 RECEPTIVE_RADIUS = 6  # six 3x3 convolutions: an output pixel sees 6 pixels to each side
 
@@ -65,18 +66,10 @@ def estimate_uncertainty(uem: nn.Module, x_lq: Tensor, tile: int = 1024) -> Tens
     Returns:
         U: (B, 3, H, W).
     """
-    _, _, height, width = x_lq.shape
-    if height <= tile and width <= tile:
-        return uem(x_lq)
-    result = torch.empty_like(x_lq)
-    r = getattr(uem, "receptive_radius", RECEPTIVE_RADIUS)
-    for y in range(0, height, tile):
-        for x in range(0, width, tile):
-            y1, x1 = min(y + tile, height), min(x + tile, width)
-            ya, xa = max(y - r, 0), max(x - r, 0)
-            part = uem(x_lq[:, :, ya : min(y1 + r, height), xa : min(x1 + r, width)])
-            result[:, :, y:y1, x:x1] = part[:, :, y - ya : y1 - ya, x - xa : x1 - xa]
-    return result
+    radius = getattr(uem, "receptive_radius", RECEPTIVE_RADIUS)
+    # One channel at a time where the three are equal: a large map takes a third of the memory.
+    one = getattr(uem, "one_channel", uem)
+    return exact_tiles(x_lq, lambda window, _: one(window), tile, radius).expand(-1, 3, -1, -1)
 
 
 def gradient_uncertainty(x_lq: Tensor, window: int = 9) -> Tensor:

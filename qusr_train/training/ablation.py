@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from ..checkpoints.nano_file import load_nano
+from ..errors import InputError
 from ..evaluation.evaluate import evaluate_folders, write_json
 from ..evaluation.report import Reports, markdown_table, write_csv, write_text
 from ..images.find import find_images
@@ -42,10 +43,10 @@ def run_ablation(config: TrainConfig, pairs: Path) -> Reports:
         ValueError: another stage than `qusr`, or no pairs.
     """
     if config.stage != "qusr":
-        raise ValueError(f"--stage: the ablation fine-tunes nano, stage qusr, but got {config.stage}")
+        raise InputError(f"the ablation fine-tunes nano, stage qusr, but got {config.stage}", field="stage")
     for part in ("lr", "hr"):
         if not (pairs / part).is_dir():
-            raise ValueError(f"--eval {pairs}: expected the folders lr and hr in it, but {part} is missing")
+            raise InputError(f"expected the folders lr and hr in it, but {part} is missing", field="eval", value=pairs)
     out = Path(config.out)
     reports: Reports = {}
     for name, (prior, noise) in VARIANTS.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ..errors import InputError
 
 Stage = Literal["base", "qusr", "sd21"]
 Precision = Literal["no", "bf16", "fp16"]
@@ -135,42 +136,44 @@ class TrainConfig:
             "l2_weight", "lpips_weight", "csd_weight", "csd_guidance", "weight_decay", "sample_every",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"--{name}: must be finite and at least 0, but got {getattr(self, name)}")
+                raise InputError(f"must be finite and at least 0, but got {getattr(self, name)}", field=name)
         for name in ("learning_rate", "uem_learning_rate", "uncertainty_alpha"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"--{name}: must be finite and above 0, but got {getattr(self, name)}")
+                raise InputError(f"must be finite and above 0, but got {getattr(self, name)}", field=name)
         if not self.photo_factors or not all(0 < factor <= 1 for factor in self.photo_factors):
-            raise ValueError(f"--photo_factors: give at least one factor in (0, 1], but got {self.photo_factors}")
+            raise InputError(f"give at least one factor in (0, 1], but got {self.photo_factors}", field="photo_factors")
         for name in ("steps", "batch_size", "accumulation", "save_every", "log_every", "rank", "uem_channels"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--{name}: must be at least 1, but got {getattr(self, name)}")
+                raise InputError(f"must be at least 1, but got {getattr(self, name)}", field=name)
         if self.patch < 64 or self.patch % 16:
-            raise ValueError(f"--patch: must be a multiple of 16 and at least 64, but got {self.patch}")
+            raise InputError(f"must be a multiple of 16 and at least 64, but got {self.patch}", field="patch")
         for name in ("ema", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"--{name}: must be in [0, 1), but got {getattr(self, name)}")
+                raise InputError(f"must be in [0, 1), but got {getattr(self, name)}", field=name)
         if not 0 <= self.noise_m <= 1:
-            raise ValueError(f"--noise_m: must be in [0, 1], but got {self.noise_m}")
+            raise InputError(f"must be in [0, 1], but got {self.noise_m}", field="noise_m")
         low, high = (*self.csd_timesteps, 0.0, 0.0)[:2]
         if len(self.csd_timesteps) != 2 or not 0 <= low < high <= 1:
-            raise ValueError(f"--csd_timesteps: expected 0 <= low < high <= 1, but got {self.csd_timesteps}")
+            raise InputError(f"expected 0 <= low < high <= 1, but got {self.csd_timesteps}", field="csd_timesteps")
         self._check_combinations()
 
     def _check_combinations(self) -> None:
         if self.stage == "qusr" and not self.init:
-            raise ValueError("--init: stage `qusr` fine-tunes a trained base, give its .safetensors file")
+            raise InputError("stage `qusr` fine-tunes a trained base, give its .safetensors file", field="init")
         if self.stage == "sd21" and not self.init:
-            raise ValueError("--init: stage `sd21` fine-tunes SD 2.1-base, give its folder in diffusers form")
+            raise InputError("stage `sd21` fine-tunes SD 2.1-base, give its folder in diffusers form", field="init")
         if self.photos and self.pairs:
-            raise ValueError("--pairs: give either photos or pairs, but got both")
+            raise InputError("give either photos or pairs, but got both", field="pairs")
         if self.prompts == "files" and not self.pairs:
-            raise ValueError("--prompts: files need `pairs` with a captions.json; photos are degraded anew each time")
+            raise InputError(
+                "files need `pairs` with a captions.json; photos are degraded anew each time", field="prompts"
+            )
         if self.cache_latents and (self.stage != "sd21" or not self.pairs):
-            raise ValueError("--cache_latents: needs stage `sd21` and `pairs`, whose crops are fixed")
+            raise InputError("needs stage `sd21` and `pairs`, whose crops are fixed", field="cache_latents")
         if self.shard and (self.stage != "sd21" or self.compile):
-            raise ValueError("--shard: only for stage `sd21`, and not together with --compile")
+            raise InputError("only for stage `sd21`, and not together with `compile`", field="shard")
         if self.sharpen_targets and self.degradation != "second_order":
-            raise ValueError("--sharpen_targets: only for --degradation second_order")
+            raise InputError("only for degradation `second_order`", field="sharpen_targets")
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> TrainConfig:
@@ -178,11 +181,11 @@ class TrainConfig:
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+            raise InputError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         wanted = {"out"} if values.get("pairs") else {"photos", "out"}
         missing = sorted(wanted - set(values))
         if missing:
-            raise ValueError(f"missing setting {', '.join(missing)}")
+            raise InputError(f"missing setting {', '.join(missing)}")
         return cls(**values)
 
 
@@ -190,7 +193,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
     """Raise ValueError unless a setting has the type its field is annotated with."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
-            raise ValueError(f"--{name}: expected one of {', '.join(get_args(hint))}, but got {value!r}")
+            raise InputError(f"expected one of {', '.join(get_args(hint))}, but got {value!r}", field=name)
         return
     if get_origin(hint) is tuple:
         fits = isinstance(value, tuple) and all(_is_number(item) for item in value)
@@ -201,46 +204,11 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
         fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
         expected = {int: "a whole number", str: "a text", bool: "true or false"}[hint]
     if not fits:
-        raise ValueError(f"--{name}: expected {expected}, but got {value!r}")
+        raise InputError(f"expected {expected}, but got {value!r}", field=name)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def field_help() -> dict[str, str]:
-    """The docstring below each field of `TrainConfig`, for --help."""
-    import ast
-    import inspect
-
-    body = ast.parse(inspect.getsource(TrainConfig)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    result = {}
-    for statement, following in zip(body.body, body.body[1:], strict=False):
-        match statement, following:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=text)):
-                result[name] = str(text)
-    return result
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser one optional flag for each field; flags override the config file."""
-    hints, helps = get_type_hints(TrainConfig), field_help()
-    shipped = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json")))
-    parser.add_argument("config", nargs="?", help=f"JSON file with any of the settings below, or one of: {shipped}")
-    for f in dataclasses.fields(TrainConfig):
-        hint = hints[f.name]
-        default = "" if f.default is dataclasses.MISSING else f" (default: {f.default})"
-        options: dict[str, Any] = {"help": (helps.get(f.name, "") + default).replace("%", "%%"), "default": None}
-        if get_origin(hint) is Literal:
-            options["choices"] = get_args(hint)
-        elif get_origin(hint) is tuple:
-            options |= {"type": float, "nargs": "+"}
-        elif hint is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            options["type"] = hint
-        parser.add_argument(f"--{f.name}", **options)
 
 
 def load_config_file(name: str) -> dict[str, Any]:
@@ -254,17 +222,7 @@ def load_config_file(name: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"config file {name}: cannot be read ({error})") from error
+        raise InputError(f"config file {name}: cannot be read ({error})") from error
     if not isinstance(values, dict):
-        raise ValueError(f"config file {name}: expected a JSON object, but got {type(values).__name__}")
+        raise InputError(f"config file {name}: expected a JSON object, but got {type(values).__name__}")
     return values
-
-
-def from_arguments(arguments: argparse.Namespace) -> TrainConfig:
-    """Config file first, then the flags that were given."""
-    values = load_config_file(arguments.config) if arguments.config else {}
-    for f in dataclasses.fields(TrainConfig):
-        given = getattr(arguments, f.name)
-        if given is not None:
-            values[f.name] = given
-    return TrainConfig.from_mapping(values)

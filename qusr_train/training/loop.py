@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..data.samples import Batch, Sample, collate
+from ..errors import InputError, RunError
 from ..files import write_whole
 from .config import TrainConfig
 from .state import CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
@@ -40,7 +41,7 @@ class Task(Protocol):
     def export(self, weights: dict[str, Tensor], path: Path, summary: dict[str, Any]) -> None: ...
 
 
-class TrainingStopped(RuntimeError):
+class TrainingStopped(RunError):
     """The run was asked to stop and has saved its state."""
 
 
@@ -84,7 +85,9 @@ def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
-        raise ValueError("--optimizer: adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw") from error
+        raise InputError(
+            "adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw", field="optimizer"
+        ) from error
     return AdamW8bit(chosen, **options)
 
 
@@ -129,7 +132,7 @@ class _Run:
             project_dir=str(self.out / "logs"),
         )
         if config.precision == "fp16" and self.accelerator.device.type == "cpu":  # accelerate would run float32 unasked
-            raise ValueError("--precision: fp16 needs a GPU; on the CPU use bf16 or no")
+            raise InputError("fp16 needs a GPU; on the CPU use bf16 or no", field="precision")
         self.main = self.accelerator.is_main_process
         set_seed(config.seed)
         self.task = task or make_task(config)
@@ -236,7 +239,7 @@ class _Run:
             content = {"x_lq": batch.x_lq.cpu(), "x_gt": batch.x_gt.cpu(), "prompts": batch.prompts, "step": step}
             with write_whole(path) as temporary:
                 torch.save(content, temporary)
-        raise RuntimeError(f"loss became {loss.item()} at step {step}; the batch is in {path}")
+        raise RunError(f"loss became {loss.item()} at step {step}; the batch is in {path}")
 
     def _anyone(self, here: bool) -> bool:
         """Whether it is so on any process: they must stop at the same step, or one waits for the others forever."""

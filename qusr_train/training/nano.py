@@ -20,7 +20,7 @@ from ..model.error_map import ErrorUEM
 from ..model.lora import add_adapters, extract_adapters, merge
 from ..model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from ..model.noise import NoiseParameters, guided_step
-from ..model.text_encoder import build_text_encoder, strip_text_prefix
+from ..model.text_encoder import TextEncoder, build_text_encoder, strip_text_prefix
 from ..model.tokenizer import VOCABULARY_SIZE, encode_tokens
 from ..model.uncertainty import UEM
 from . import losses
@@ -28,7 +28,7 @@ from .config import TrainConfig
 from .step import Autocast, StepNoise, StepResult
 
 
-def _initial_text_encoder(config: NanoConfig) -> nn.Module:
+def _initial_text_encoder(config: NanoConfig) -> TextEncoder:
     """Random text encoder whose token embedding is 0 except for the words the captions use.
 
     A word that training never saw keeps a zero embedding: it is neutral, not random.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 VGG16 = "vgg16-397923af.pth"
 """torchvision's ImageNet weights, under the name torch's hub gives them."""
 
@@ -27,8 +29,8 @@ class PerceptualLoss(nn.Module):
         try:
             import lpips
         except ImportError as error:
-            raise ValueError(
-                "--lpips_weight: the package lpips is not installed; pip install lpips, or set it to 0"
+            raise InputError(
+                "the package lpips is not installed; pip install lpips, or set it to 0", field="lpips_weight"
             ) from error
         self.network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
         if backbone is not None:
@@ -48,9 +50,10 @@ def find_backbone(given: str) -> Path:
     """
     path = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints" / VGG16
     if not path.is_file():
-        raise ValueError(
-            f"--lpips_backbone: {path} not found. LPIPS needs torchvision's {VGG16}: download it on any machine with "
-            "torchvision.models.vgg16(weights='IMAGENET1K_V1') and give the file, or train without: --lpips_weight 0"
+        raise InputError(
+            f"{path} not found. LPIPS needs torchvision's {VGG16}: download it on any machine with "
+            "torchvision.models.vgg16(weights='IMAGENET1K_V1') and give the file, or train without: `lpips_weight` 0",
+            field="lpips_backbone",
         )
     return path
 
@@ -60,13 +63,13 @@ def _load_backbone(network: Any, path: Path) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"--lpips_backbone {path}: damaged or not a weight file ({error})") from error
+        raise InputError(f"damaged or not a weight file ({error})", field="lpips_backbone", value=path) from error
     wanted = network.state_dict()
     found = {}
     for key in wanted:
         _, number, kind = key.split(".")  # slice2.5.weight
         value = state.get(f"features.{number}.{kind}") if isinstance(state, dict) else None
         if not isinstance(value, Tensor) or value.shape != wanted[key].shape:
-            raise ValueError(f"--lpips_backbone {path}: not torchvision's vgg16 (features.{number}.{kind})")
+            raise InputError(f"not torchvision's vgg16 (features.{number}.{kind})", field="lpips_backbone", value=path)
         found[key] = value
     network.load_state_dict(found)

@@ -9,6 +9,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ..errors import InputError
+
 NOT_LOSSES = {"step", "learning_rate", "images_per_second"}
 COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
 LEFT, TOP, RIGHT, BOTTOM = 64, 12, 12, 28  # margins of a panel in pixels
@@ -39,7 +41,7 @@ def loss_plot(lines: list[dict[str, Any]], width: int = 768, panel: int = 180) -
     """
     names = [name for name in dict.fromkeys(key for line in lines for key in line) if name not in NOT_LOSSES]
     if not names:
-        raise ValueError("there is nothing to plot yet: the run has logged no step")
+        raise InputError("there is nothing to plot yet: the run has logged no step")
     picture = Image.new("RGB", (width, panel * len(names)), "white")
     draw = ImageDraw.Draw(picture)
     for row, name in enumerate(names):

@@ -13,6 +13,7 @@ from ..checkpoints.qusr_file import QUSRCheckpoint, save_qusr
 from ..data import latent_cache
 from ..data.pairs import PairPatches
 from ..data.samples import Batch, Sample
+from ..errors import InputError
 from ..model.lora import add_adapters, extract_adapters
 from ..model.noise import NoiseParameters
 from ..model.stable_diffusion import (
@@ -134,7 +135,7 @@ class SD21Task:
             value = losses.uncertainty_loss(x_hq, x_gt, u_n, config.uncertainty_alpha)
             parts["uncertainty"] = config.uncertainty_weight, value
         if not parts:
-            raise ValueError("all loss weights are 0: there is nothing to train for")
+            raise InputError("all loss weights are 0: there is nothing to train for")
         loss = torch.stack([weight * value.float() for weight, value in parts.values()]).sum()
         figures = {f"{name}_loss": value.detach() for name, (_, value) in parts.items()}
         return StepResult(loss, {"loss": loss.detach(), **figures}, x_hq.detach(), u.detach())

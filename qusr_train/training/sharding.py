@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..errors import InputError
+
 
 def shard_frozen(model: nn.Module, unet: nn.Module, device: torch.device) -> None:
     """Keep a share of the UNet's frozen weights on each process; a block's are gathered while it computes.
@@ -26,7 +28,7 @@ def shard_frozen(model: nn.Module, unet: nn.Module, device: torch.device) -> Non
     from torch.nn.parallel import DistributedDataParallel
 
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        raise ValueError("--shard: needs several processes; start with accelerate launch --num_processes N")
+        raise InputError("needs several processes; start with accelerate launch --num_processes N", field="shard")
     unet.to(memory_format=torch.contiguous_format)  # FSDP2 takes no other layout
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     trained = {p for p in unet.parameters() if p.requires_grad}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError, RunError
 from ..files import write_whole
 from .config import TrainConfig
 
@@ -25,7 +26,7 @@ _FREE_TO_CHANGE = {
 }  # fmt: skip
 
 
-class CheckpointNotWritten(RuntimeError):
+class CheckpointNotWritten(RunError):
     """A checkpoint could not be written, most often because the disk is full."""
 
 
@@ -81,7 +82,7 @@ def load_state(path: Path, config: TrainConfig, joint_batch: int) -> TrainState:
         stored = json.loads(content.pop("config"))
         state = TrainState(**content)
     except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: damaged or not a training state ({error}); delete it to start again") from error
+        raise InputError(f"{path}: damaged or not a training state ({error}); delete it to start again") from error
     current = _identity(config, joint_batch)
     if "joint_batch" not in stored:  # written before several processes could share a step
         stored["joint_batch"] = stored.pop("batch_size", None)
@@ -89,8 +90,8 @@ def load_state(path: Path, config: TrainConfig, joint_batch: int) -> TrainState:
     stored = {**defaults, **{key: value for key, value in stored.items() if key in defaults}}
     different = sorted(key for key in current if current[key] != stored[key])
     if different:
-        raise ValueError(
-            f"{path}: belongs to a run with other settings ({', '.join(different)}); use another --out, or delete it "
+        raise InputError(
+            f"{path}: belongs to a run with other settings ({', '.join(different)}); use another folder, or delete it "
             "to start again"
         )
     return state

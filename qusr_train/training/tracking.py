@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import InputError
 from ..files import write_whole
 from ..images.heatmap import colorize, value_range
 from ..images.write import to_picture, write_png
@@ -34,7 +35,7 @@ def choose_tracker(config: TrainConfig) -> str:
         if config.tracker == "auto":
             log.info("tensorboard is not installed: curves go to %s only", metrics_file(Path(config.out), config.stage))
             return "none"
-        raise ValueError(f"--tracker: {wanted} is not installed; pip install {wanted}, or --tracker none")
+        raise InputError(f"{wanted} is not installed; pip install {wanted}, or choose `none`", field="tracker")
     return wanted
 
 

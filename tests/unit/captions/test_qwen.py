@@ -205,7 +205,7 @@ def test_nothing_heavy_is_imported_before_use() -> None:
 def _download(endpoint: str, folder: Path) -> subprocess.CompletedProcess[str]:
     # The hub library reads its address when imported, hence a process of its own.
     script = (
-        "import sys; from pathlib import Path; from qusr_train.captions.qwen import download_qwen\n"
+        "import sys; from pathlib import Path; from qusr_train.captions.qwen_models import download_qwen\n"
         "download_qwen('Qwen/tiny', Path(sys.argv[1]), lambda done, total: print(done, total))"
     )
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_XET": "1"}

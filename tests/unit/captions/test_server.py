@@ -94,7 +94,7 @@ def test_passing_trouble_is_tried_again(server: ChatServer, trouble: str) -> Non
 )
 def test_lasting_trouble_is_told_after_the_last_try(server: ChatServer, trouble: str, message: str) -> None:
     server.script = [trouble] * 9
-    with pytest.raises(CaptionError, match=f"base_url: no caption after 3 tries.*{message}"):
+    with pytest.raises(CaptionError, match=f"addresses: no caption after 3 tries.*{message}"):
         ask(captioner(server, tries=3))
     assert len(server.asked) == 3
 
@@ -177,7 +177,7 @@ def test_addresses(given: str, expected: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("given", ["", "  ", "127.0.0.1:8000", "file:///etc/passwd", "http://me:word@host/v1"])
 def test_bad_addresses_are_named(given: str) -> None:
-    with pytest.raises(CaptionError, match="base_url"):
+    with pytest.raises(CaptionError, match="addresses"):
         parse_addresses(given)
 
 

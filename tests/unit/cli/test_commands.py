@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from qusr_train.checkpoints.nano_file import load_nano
 from qusr_train.cli.main import main
+from qusr_train.images.map_file import write_map
 
 WriteImage = Callable[..., Path]
 
@@ -40,6 +42,18 @@ def test_evaluate_one_metric(pair: list[str], capsys: pytest.CaptureFixture[str]
 def test_evaluate_unknown_metric(pair: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", *pair, "--metrics", "psnr,vmaf"]) == 2
     assert capsys.readouterr().err.startswith("error: --metrics: unknown metric 'vmaf'; known: psnr, ssim, lpips,")
+
+
+def test_evaluate_maps(pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_map(tmp_path / "maps" / "cat.npy", np.full((12, 16), 3.0))
+    assert main(["evaluate", *pair, "--maps", str(tmp_path / "maps"), "--csv", str(tmp_path / "all.csv")]) == 0
+    assert capsys.readouterr().out.startswith("1 images: psnr 80.0000, ssim 1.0000, ause 0.0000, aurg 0.0000,")
+    assert (tmp_path / "all.csv").read_text().startswith("method,image,psnr,ssim,ause,aurg,ause_9x9,ence,")
+    pair[2:2] = [f"again={tmp_path / 'gt'}"]
+    assert main(["evaluate", *pair, "--maps", str(tmp_path / "maps")]) == 2
+    assert "error: --maps: 'maps' is no method of --pred (pred, again)" in capsys.readouterr().err
+    assert main(["evaluate", *pair, "--maps", f"again={tmp_path / 'maps'}"]) == 0
+    assert "ENCE (lower)" in capsys.readouterr().out
 
 
 def test_evaluate_broken_image_is_one_line(pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,7 +159,7 @@ def test_pairs_of_wrong_sizes_are_named(photos: Path, tmp_path: Path) -> None:
         PairPatches(tmp_path, 64, 1, 1, "empty")
     pregenerate(photos, out, 1, patch=64)
     pregenerate(photos, tmp_path / "large", 1, patch=80)
-    with pytest.raises(ValueError, match="is 80 x 80; cached latents need pairs of exactly --patch 64"):
+    with pytest.raises(ValueError, match="is 80 x 80; cached latents need pairs of exactly 64"):
         PairPatches(tmp_path / "large", 64, 1, 1, "empty", fixed=True)
     Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(out / "lr" / "00000000.png")
     with pytest.raises(ValueError, match=r"is 10 x 10, its target 64 x 64; expected 4 times the size"):

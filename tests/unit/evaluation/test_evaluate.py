@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qusr_train.errors import InputError
 from qusr_train.evaluation.evaluate import evaluate_folders, write_json
 from qusr_train.evaluation.fidelity import luma, psnr, ssim
+from qusr_train.evaluation.report import markdown_table
+from qusr_train.images.map_file import write_map
 from qusr_train.images.read import read_exact
 
 WriteImage = Callable[..., Path]
@@ -125,7 +128,7 @@ def test_no_common_name_is_an_error(tmp_path: Path, write_image: WriteImage) -> 
 
 
 def test_unknown_metric_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--metrics: unknown metric 'vmaf'; known: psnr, ssim, lpips"):
+    with pytest.raises(ValueError, match="metrics: unknown metric 'vmaf'; known: psnr, ssim, lpips"):
         evaluate_folders(tmp_path, tmp_path, ("psnr", "vmaf"))
 
 
@@ -141,3 +144,68 @@ def test_report_is_written_whole(tmp_path: Path) -> None:
     write_json(tmp_path / "report.json", report)
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def _set_of_maps(folder: Path) -> None:
+    """Two pictures of which every second row is wrong by 10 grey levels, and maps that say so by half."""
+    rows = np.zeros((16, 16), np.float32)
+    rows[::2] = 10
+    for name in ("a", "b"):
+        for part in ("pred", "gt", "maps/deep"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        grey = np.random.default_rng(0).integers(50, 200, (16, 16, 1)).repeat(3, 2)
+        Image.fromarray(grey.astype(np.uint8)).save(folder / "gt" / f"{name}.png")
+        Image.fromarray((grey + rows[..., None]).astype(np.uint8)).save(folder / "pred" / f"{name}.png")
+        write_map(folder / "maps" / "deep" / f"{name}.npy", rows / 2 + 0.01)
+
+
+def test_maps_are_judged_beside_the_pictures(tmp_path: Path) -> None:
+    _set_of_maps(tmp_path)
+    report = evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr",), maps=tmp_path / "maps")
+    assert list(report["mean"]) == ["psnr", "ause", "aurg", "ause_9x9", "ence", "map_luma", "map_flat"]
+    assert report["mean"]["ause"] == report["per_image"]["a"]["ause"] == pytest.approx(0.0, abs=1e-12)
+    assert report["mean"]["aurg"] > 0.3
+    # Half of the pixels: 0.01 said, 0 true; the other half: 5.01 said, 10 true.
+    assert report["mean"]["ence"] == pytest.approx((1 + 4.99 / 5.01) / 2, abs=1e-3)
+    table = markdown_table({"x": report, "y": evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr",))})
+    assert "AUSE (lower)" in table
+    assert "AURG (higher)" in table
+
+
+def test_ence_of_a_set_is_not_the_mean_of_its_pictures(tmp_path: Path) -> None:
+    _set_of_maps(tmp_path)
+    for name, error in (("a", 4), ("b", 6)):  # every picture is off, together they are right
+        Image.new("RGB", (16, 16), (100,) * 3).save(tmp_path / "gt" / f"{name}.png")
+        Image.new("RGB", (16, 16), (100 + error,) * 3).save(tmp_path / "pred" / f"{name}.png")
+        write_map(tmp_path / "maps" / "deep" / f"{name}.npy", np.full((16, 16), 5.0))
+    report = evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr",), maps=tmp_path / "maps")
+    assert report["per_image"]["a"]["ence"] == pytest.approx(0.2)
+    assert report["mean"]["ence"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.ones((16, 8), np.float32), r"a\.npy: map is 8 x 16, the picture 16 x 16"),
+        (np.ones((3, 16, 16), np.float32), r"a\.npy: expected one plane .* but got float32 \(3, 16, 16\)"),
+        (np.ones((16, 16), np.uint8), r"a\.npy: expected one plane .* but got uint8"),
+        (np.full((16, 16), np.nan, np.float32), r"a\.npy: expected finite errors of at least 0"),
+        (np.full((16, 16), -1, np.float32), r"a\.npy: expected finite errors of at least 0"),
+    ],
+)
+def test_bad_maps_are_named(tmp_path: Path, values: np.ndarray, message: str) -> None:
+    _set_of_maps(tmp_path)
+    np.save(tmp_path / "maps" / "deep" / "a.npy", values)
+    with pytest.raises(InputError, match=message):
+        evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr",), maps=tmp_path / "maps")
+
+
+def test_map_files_that_would_run_code_or_are_absent(tmp_path: Path) -> None:
+    _set_of_maps(tmp_path)
+    np.save(tmp_path / "maps" / "deep" / "a.npy", np.array({"a": 1}, dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match=r"a\.npy: cannot be read as a map"):
+        evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr",), maps=tmp_path / "maps")
+    with pytest.raises(InputError, match=r"gt: no maps found \(looked for \.npy\)"):
+        evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr",), maps=tmp_path / "gt")
+    with pytest.raises(InputError, match="ause is a figure of maps; give the maps"):
+        evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr", "ause"))

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from qusr_train.images.tiling import Tile, blend_tiles, count_tiles, gaussian_weights, grid, iterate_images, starts
+from qusr_train.images.tiling import (
+    Tile,
+    blend_tiles,
+    count_tiles,
+    exact_tiles,
+    gaussian_weights,
+    grid,
+    iterate_images,
+    starts,
+)
 
 # Around the overlap (8) and the tile (16): the reference crashes or never ends for several of these.
 SIDES = [1, 7, 8, 9, 15, 16, 17, 24, 25, 40]
@@ -118,3 +127,19 @@ def test_images_come_one_by_one() -> None:
     images = list(iterate_images(batch))
     assert [image.shape for image in images] == [(1, 2, 4, 5)] * 3
     assert torch.equal(torch.cat(images), batch)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (40, 23), (33, 64)])
+def test_exact_tiles_equal_the_whole(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    function = torch.nn.Conv2d(2, 2, 5, padding=2)
+    x = torch.randn(1, 2, *size)
+    windows = []
+
+    def one(window: torch.Tensor, place: Tile) -> torch.Tensor:
+        windows.append(window.shape[-2:])
+        assert torch.equal(place.of(x), window)
+        return function(window)
+
+    torch.testing.assert_close(exact_tiles(x, one, tile=16, margin=2), function(x))
+    assert max(max(window) for window in windows) <= 20

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from qusr_train.images.tiling import exact_tiles
 from qusr_train.model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE, ResidualBlock
 
 SIZES = [(1, 1), (1, 6), (3, 7), (4, 4), (5, 2)]
@@ -154,3 +155,15 @@ def test_film_lets_the_prompt_reach_every_block(tiny_config: NanoConfig) -> None
 
 def test_without_film_the_state_is_that_of_version_0_1(tiny_config: NanoConfig) -> None:
     assert not [name for name in NanoUNet(tiny_config).state_dict() if "film" in name or "prompt_vector" in name]
+
+
+@pytest.mark.parametrize(("channels", "blocks"), [((8, 8), 1), ((8, 8, 16), 2)])
+def test_tiles_with_the_receptive_radius_give_the_whole_picture(channels: tuple[int, ...], blocks: int) -> None:
+    torch.manual_seed(0)
+    model = NanoUNet(NanoConfig(channels=channels, blocks=blocks, heads=2, text_dim=32, text_layers=1, film=4)).eval()
+    margin, z, context = model.receptive_radius, torch.randn(1, 48, 100, 130), _context()
+    whole = model(z, context=context)
+    tiled = exact_tiles(z, lambda window, _: model(window, context=context), 32, margin)
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
+    short = exact_tiles(z, lambda window, _: model(window, context=context), 32, 4)
+    assert (short - whole).abs().max() > 1e-4

@@ -162,7 +162,7 @@ def test_lpips_takes_torchvisions_backbone(tmp_path: Path) -> None:
 
 def test_missing_or_foreign_backbone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(ValueError, match=rf"--lpips_backbone: .*{VGG16} not found.*--lpips_weight 0"):
+    with pytest.raises(ValueError, match=rf"lpips_backbone: .*{VGG16} not found.*`lpips_weight` 0"):
         find_backbone("")
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"x\.pth: not torchvision's vgg16"):

@@ -46,7 +46,7 @@ def test_bf16_keeps_the_weights_in_float32_and_stays_near_them(photos: Path, tmp
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is not refused on a GPU")
 def test_fp16_is_refused_without_a_gpu(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--precision: fp16 needs a GPU; on the CPU use bf16 or no"):
+    with pytest.raises(ValueError, match=r"precision: fp16 needs a GPU; on the CPU use bf16 or no"):
         train(_config(photos, tmp_path, precision="fp16"))
 
 
@@ -101,5 +101,5 @@ def test_tracker_without_its_package_says_how_to_get_it(
 ) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == tracker else real(name, *more))
-    with pytest.raises(ValueError, match=f"--tracker: {tracker} is not installed; pip install {tracker}"):
+    with pytest.raises(ValueError, match=f"tracker: {tracker} is not installed; pip install {tracker}"):
         train(_config(photos, tmp_path, tracker=tracker))

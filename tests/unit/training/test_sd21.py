@@ -277,7 +277,7 @@ def test_config_that_trains_nothing_is_refused(folder: Path, pairs: Path, tmp_pa
 
 
 def test_other_models_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--init .*: expected SD 2.1-base in diffusers form, but unet/config.json"):
+    with pytest.raises(ValueError, match=r"init .*: expected SD 2.1-base in diffusers form, but unet/config.json"):
         load_stable_diffusion(tmp_path)
     for part in ("unet", "vae", "text_encoder"):
         (tmp_path / part).symlink_to(folder / part, target_is_directory=True)

@@ -66,7 +66,7 @@ def test_two_processes_hold_half_each_and_train_the_same(tiny_sd21: Path, tiny_p
 
 
 def test_one_process_is_refused(tiny_sd21: Path, tiny_pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--shard: needs several processes; start with accelerate launch"):
+    with pytest.raises(ValueError, match="shard: needs several processes; start with accelerate launch"):
         train(TrainConfig.from_mapping(_config(tiny_sd21, tiny_pairs, tmp_path)))
-    with pytest.raises(ValueError, match="--shard: only for stage `sd21`"):
+    with pytest.raises(ValueError, match="shard: only for stage `sd21`"):
         TrainConfig(photos="x", out="y", shard=True)

@@ -1,0 +1,34 @@
+"""`degrade`: training pairs from photos, once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .parsers import Commands
+
+
+def add(commands: Commands) -> None:
+    degrade = commands.add_parser("degrade", help="make training pairs from photos once; goes on where it stopped")
+    degrade.add_argument("--photos", required=True, metavar="DIR", help="folder of sharp photos")
+    degrade.add_argument("--out", required=True, metavar="DIR", help="folder for lr and hr; `train --pairs` reads it")
+    degrade.add_argument("--count", required=True, type=int, help="number of pairs")
+    degrade.add_argument("--patch", type=int, default=512, help="side of the targets in pixels (default: 512)")
+    degrade.add_argument("--seed", type=int, default=1, help="(default: 1)")
+    degrade.add_argument("--degradation", choices=("second_order", "camera"), default="second_order")
+    degrade.add_argument("--sharpen_targets", action="store_true", help="unsharp-mask the targets (second_order)")
+    degrade.add_argument("--photo_factors", type=float, nargs="+", default=[1.0], help="sizes to use photos at")
+    degrade.add_argument("--workers", type=int, default=0, help="processes (default: 0, this one)")
+    degrade.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..data.pregenerate import pregenerate
+
+    written = pregenerate(
+        Path(arguments.photos), Path(arguments.out), arguments.count, patch=arguments.patch, seed=arguments.seed,
+        kind=arguments.degradation, sharpen_targets=arguments.sharpen_targets,
+        factors=tuple(arguments.photo_factors), workers=arguments.workers,
+    )  # fmt: skip
+    print(f"{written} pairs written into {arguments.out}, {arguments.count - written} were there")
+    return 0
