@@ -19,6 +19,7 @@ from ..qusr_train.captions.server import HOSTS_VARIABLE, KEY_VARIABLE, ServerCap
 from .native.errors import input_names
 from .native.host import check_image, checkpoint_interrupt, model_folders, progress
 from .native.qwen import forget_qwen, open_qwen
+from .native.schema import ADVANCED, found_by
 from .native.sockets import CATEGORY
 
 QWEN_FOLDER = "LLM"  # where other extensions put language models too
@@ -83,6 +84,7 @@ class QUSRQwenPrompt(io.ComfyNode):
             node_id="QUSRQwenPrompt",
             display_name="QUSR Qwen Prompt (local)",
             category=CATEGORY,
+            **found_by("caption, describe image, interrogate, qwen-vl, qwen2.5-vl, qwen3-vl, vlm, llm, image to text"),
             description=(
                 "Describes the photo with a Qwen-VL on this computer, as the paper does. Answers are remembered: the "
                 "same photo is not asked about twice. Needs the transformers library."
@@ -107,6 +109,7 @@ class QUSRQwenPrompt(io.ComfyNode):
                 *_instruction(),
                 io.Float.Input(
                     "temperature",
+                    extra_dict=ADVANCED,
                     default=0.0,
                     min=0.0,
                     max=2.0,
@@ -115,6 +118,7 @@ class QUSRQwenPrompt(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "seed",
+                    extra_dict=ADVANCED,
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
@@ -122,21 +126,25 @@ class QUSRQwenPrompt(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "dtype",
+                    extra_dict=ADVANCED,
                     options=list(DTYPES),
                     tooltip="auto: bfloat16 on a GPU that has it, else float16; float32 on the CPU.",
                 ),
                 io.Combo.Input(
                     "quantization",
+                    extra_dict=ADVANCED,
                     options=list(QUANTIZATIONS),
                     tooltip="8 or 4 bit take a half or a quarter of the memory; need a GPU and bitsandbytes.",
                 ),
                 io.Combo.Input(
                     "attention",
+                    extra_dict=ADVANCED,
                     options=list(ATTENTIONS),
                     tooltip="auto: what transformers chooses. flash_attention_2 needs the flash-attn library.",
                 ),
                 io.Boolean.Input(
                     "keep_loaded",
+                    extra_dict=ADVANCED,
                     default=False,
                     label_on="keep",
                     label_off="release",
@@ -220,6 +228,9 @@ class QUSRServerPrompt(io.ComfyNode):
             node_id="QUSRServerPrompt",
             display_name="QUSR Server Prompt",
             category=CATEGORY,
+            **found_by(
+                "caption, describe image, interrogate, ollama, vllm, llama.cpp, openai, vlm, llm, image to text"
+            ),
             description=(
                 "Describes the photo with a model behind an OpenAI-compatible server: vLLM, Ollama, llama.cpp. The "
                 "photo is sent to that server. Answers are remembered: the same photo is not asked about twice."
@@ -239,10 +250,16 @@ class QUSRServerPrompt(io.ComfyNode):
                 ),
                 *_instruction(),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0x7FFFFFFF, tooltip="Sent to the server. Another seed asks anew."
+                    "seed",
+                    extra_dict=ADVANCED,
+                    default=0,
+                    min=0,
+                    max=0x7FFFFFFF,
+                    tooltip="Sent to the server. Another seed asks anew.",
                 ),
                 io.String.Input(
                     "key_variable",
+                    extra_dict=ADVANCED,
                     default=KEY_VARIABLE,
                     tooltip=(
                         f"Name of the environment variable with the key, if the server wants one: {KEY_VARIABLE} or a "
@@ -252,6 +269,7 @@ class QUSRServerPrompt(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "timeout",
+                    extra_dict=ADVANCED,
                     default=120.0,
                     min=1.0,
                     max=3600.0,

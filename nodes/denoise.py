@@ -16,6 +16,7 @@ from ..qusr_train.images.tiling import Tile, blend_tiles, count_tiles
 from .native.host import checkpoint_interrupt, progress
 from .native.oom import WHOLE, halve_until_it_fits
 from .native.sampling import is_one_step
+from .native.schema import ADVANCED, found_by
 from .native.sockets import CATEGORY
 
 SMALLEST_TILE = 32  # latent pixels
@@ -183,6 +184,7 @@ class QUSROneStepDenoise(io.ComfyNode):
             node_id="QUSROneStepDenoise",
             display_name="QUSR One-Step Denoise",
             category=CATEGORY,
+            **found_by("denoise, denoiser, sampler, ksampler, one step, super resolution, upscale, tiled diffusion"),
             description="Adds the noise, predicts the residual once and subtracts it (paper equations 1-2 and 7).",
             inputs=[
                 io.Model.Input("model", tooltip="From a QUSR loader."),
@@ -201,6 +203,7 @@ class QUSROneStepDenoise(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "tile",
+                    extra_dict=ADVANCED,
                     default=0,
                     min=0,
                     max=4096,
@@ -209,6 +212,7 @@ class QUSROneStepDenoise(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "overlap",
+                    extra_dict=ADVANCED,
                     default=32,
                     min=0,
                     max=1024,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..qusr_train.images.check import enlarge
 from .native.host import check_image, image_out
+from .native.schema import found_by
 from .native.sockets import CATEGORY
 
 
@@ -23,6 +24,7 @@ class QUSREnlarge(io.ComfyNode):
             node_id="QUSREnlarge",
             display_name="QUSR Enlarge",
             category=CATEGORY,
+            **found_by("upscale image, resize, scale image, bicubic, enlarge image"),
             description=(
                 "Bicubic enlargement exactly as QUSR was trained with. Feed the result to VAE Encode, "
                 "QUSR Uncertainty and QUSR Color Fix."

@@ -14,6 +14,7 @@ from ..qusr_train.checkpoints.load import is_of_the_family, load_checkpoint
 from ..qusr_train.checkpoints.nano_file import BUNDLED, FORMAT
 from .native.host import MODEL_FOLDER, MODEL_SUFFIXES, register_model_folder
 from .native.nano import load_nano_models
+from .native.schema import found_by
 from .native.sockets import CATEGORY, UEMSocket
 from .native.stable_diffusion import apply_checkpoint, apply_to_vae, loaded_uem
 
@@ -67,6 +68,7 @@ class QUSRNanoLoader(io.ComfyNode):
             node_id="QUSRNanoLoader",
             display_name="QUSR Nano Loader",
             category=CATEGORY,
+            **found_by("load upscale model, super resolution model, upscaler, nano, seedvr2, esrgan"),
             description=(
                 "Loads qusr-nano, the small 4x model that comes with this extension, or one that QUSR Train made. "
                 "Nothing is downloaded."
@@ -135,6 +137,10 @@ class QUSRLoader(io.ComfyNode):
             node_id="QUSRLoader",
             display_name="QUSR Loader (SD 2.1)",
             category=CATEGORY,
+            **found_by(
+                "super resolution model, load upscale model, pisa-sr, pisasr, osediff, "
+                "sd 2.1 super resolution, seedvr2, supir, lora"
+            ),
             description=(
                 "Puts a QUSR, PiSA-SR or OSEDiff file from models/qusr onto SD 2.1-base. The model then restores in "
                 "one step, here or in SamplerCustomAdvanced."

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..qusr_train.model.noise import VARIANTS, NoiseParameters, as_variant, injected_noise, noise_sigma, seeded_noise
 from .native.host import image_out, match_batch
+from .native.schema import ADVANCED, found_by
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
 from .vae import encode, tile_inputs
 
@@ -77,6 +78,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
         def parameter(name: str, high: float, step: float, text: str) -> io.Float.Input:
             return io.Float.Input(
                 name,
+                extra_dict=ADVANCED,
                 default=AS_TRAINED,
                 min=AS_TRAINED,
                 max=high,
@@ -90,6 +92,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
             node_id="QUSRAdaptiveNoise",
             display_name="QUSR Adaptive Noise",
             category=CATEGORY,
+            **found_by("random noise, inject noise, noise injection, detail"),
             description=(
                 "Noise that is strong where the model is unsure and weak where it is sure (paper equations 4-7). "
                 "A native NOISE: goes into QUSR One-Step Denoise or SamplerCustomAdvanced."
@@ -115,6 +118,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "variant",
+                    extra_dict=ADVANCED,
                     options=["auto", *VARIANTS],
                     default="auto",
                     tooltip="Formula for the noise scale. auto: as the model was trained.",

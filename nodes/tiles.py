@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..qusr_train.images.tiling import Tile, grid
 from .native.host import check_image, image_out
+from .native.schema import ADVANCED, found_by
 from .native.sockets import CATEGORY, TilesSocket
 
 Area = tuple[str, float, float, float, float]
@@ -72,6 +73,7 @@ class QUSRPhotoTiles(io.ComfyNode):
             node_id="QUSRPhotoTiles",
             display_name="QUSR Photo Tiles",
             category=CATEGORY,
+            **found_by("split image, tile, image grid, tiled upscale, ultimate sd upscale"),
             description=(
                 "Cuts a photo into tiles, so that each part gets its own quality prompt. Connect images to a prompt "
                 "node, and tiles to QUSR Encode Prompt or QUSR Upscale."
@@ -88,6 +90,7 @@ class QUSRPhotoTiles(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "overlap",
+                    extra_dict=ADVANCED,
                     default=32,
                     min=0,
                     max=1024,

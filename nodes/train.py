@@ -27,6 +27,7 @@ from ..qusr_train.training.plot import loss_plot
 from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics
 from .native.errors import input_names, without_flags
 from .native.host import MODEL_FOLDER, checkpoint_interrupt, image_out, progress, register_model_folder
+from .native.schema import ADVANCED, found_by
 from .native.sockets import CATEGORY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,6 +121,7 @@ class QUSRTrain(io.ComfyNode):
             node_id="QUSRTrain",
             display_name="QUSR Train (experimental)",
             category=CATEGORY,
+            **found_by("train lora, fine-tune, finetune, super resolution training"),
             description=(
                 "Fine-tunes LoRA and UEM on a folder of photos, in a process of its own, and puts the file into "
                 "models/qusr. Cancel saves; the same settings go on from there."
@@ -147,6 +149,7 @@ class QUSRTrain(io.ComfyNode):
                 ),
                 io.String.Input(
                     "more",
+                    extra_dict=ADVANCED,
                     default="",
                     multiline=True,
                     optional=True,
@@ -189,6 +192,7 @@ class QUSRLossPlot(io.ComfyNode):
             node_id="QUSRLossPlot",
             display_name="QUSR Loss Plot (experimental)",
             category=CATEGORY,
+            **found_by("loss curve, loss graph, training progress"),
             description="The curves of a training run as a picture; also while it is still running elsewhere.",
             is_experimental=True,
             is_output_node=True,

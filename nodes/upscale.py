@@ -16,6 +16,7 @@ from .denoise import one_step
 from .enlarge import enlarge_by
 from .native.host import CheckedImage, check_image, checkpoint_interrupt, image_out, progress
 from .native.nano import NanoModels, load_nano_models
+from .native.schema import found_by
 from .native.sockets import CATEGORY, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
 from .noise import adaptive_noise
 from .prompt import encode_tiles
@@ -54,6 +55,10 @@ class QUSRUpscale(io.ComfyNode):
             node_id="QUSRUpscale",
             display_name="QUSR Upscale",
             category=CATEGORY,
+            **found_by(
+                "super resolution, upscale, upscaler, superres, restore photo, enhance, denoise, deblur, "
+                "increase resolution, hires, 4x, seedvr2, supir, esrgan, pisa-sr, osediff"
+            ),
             description=(
                 "Enlarges a photo four times and restores it: quality prompt, uncertainty, adaptive noise, one-step "
                 "denoiser and colour fix in one node. Works at once with the bundled qusr-nano model."

@@ -17,6 +17,7 @@ from ..qusr_train.model.noise import seeded_noise
 from .native.exact_vae import ExactVAE
 from .native.host import check_image, checkpoint_interrupt, progress
 from .native.oom import WHOLE, halve_until_it_fits
+from .native.schema import ADVANCED, found_by
 from .native.sockets import CATEGORY
 
 MODES = ("exact", "blended")
@@ -196,6 +197,7 @@ class QUSREncode(io.ComfyNode):
             node_id="QUSREncode",
             display_name="QUSR VAE Encode",
             category=CATEGORY,
+            **found_by("vae encode tiled, tiled vae, super resolution"),
             description=(
                 "VAE Encode for any size: pads instead of cropping, takes a batch image by image, and its exact tiles "
                 "give the same latent as the whole image."
@@ -206,6 +208,7 @@ class QUSREncode(io.ComfyNode):
                 *tile_inputs(),
                 io.Combo.Input(
                     "posterior",
+                    extra_dict=ADVANCED,
                     options=["mean", "sample"],
                     default="mean",
                     optional=True,
@@ -213,6 +216,7 @@ class QUSREncode(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "posterior_seed",
+                    extra_dict=ADVANCED,
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
@@ -238,6 +242,7 @@ class QUSRDecode(io.ComfyNode):
             node_id="QUSRDecode",
             display_name="QUSR VAE Decode",
             category=CATEGORY,
+            **found_by("vae decode tiled, tiled vae, seamless, super resolution"),
             description=(
                 "VAE Decode for any size: its exact tiles give the same image as decoding it whole, without "
                 "seams. Cuts off what QUSR VAE Encode padded."
@@ -260,6 +265,7 @@ def tile_inputs(optional: bool = False) -> list[Any]:
     return [
         io.Int.Input(
             "tile",
+            extra_dict=ADVANCED,
             default=WHOLE,
             min=0,
             max=8192,
@@ -269,6 +275,7 @@ def tile_inputs(optional: bool = False) -> list[Any]:
         ),
         io.Combo.Input(
             "tiles",
+            extra_dict=ADVANCED,
             options=list(MODES),
             default="exact",
             optional=optional,

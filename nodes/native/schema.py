@@ -13,6 +13,6 @@ ADVANCED = {"advanced": True}
 _FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 
 
-def found_by(*words: str) -> dict[str, Any]:
-    """Fields of a Schema for a node that is also to be found by these words (ComfyUI 0.11 and newer)."""
-    return {"search_aliases": list(words)} if "search_aliases" in _FIELDS else {}
+def found_by(words: str) -> dict[str, Any]:
+    """Fields of a Schema for a node that is also to be found by these words, which are separated by commas."""
+    return {"search_aliases": words.split(", ")} if "search_aliases" in _FIELDS else {}
