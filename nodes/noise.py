@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.model.noise import VARIANTS, NoiseParameters, as_variant, injected_noise, noise_sigma, seeded_noise
-from .native.host import image_out, match_batch
+from ..qusr_train.model.noise import VARIANTS, NoiseParameters, as_variant, noise_sigma
+from .native.host import image_out
+from .native.noise import AdaptiveNoise
 from .native.schema import ADVANCED, found_by
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
 from .vae import encode, tile_inputs
 
 AS_TRAINED = -1.0
-
-
-@dataclass(frozen=True)
-class AdaptiveNoise:
-    """ComfyUI's NOISE protocol: `seed` and `generate_noise(latent)`; lives in the scaled latent space."""
-
-    seed: int
-    sigma: Tensor
-    """(B, C, h, w), from `noise_sigma`."""
-    p: float
-
-    def generate_noise(self, input_latent: dict[str, Any]) -> Tensor:
-        """Injected noise eps * sigma * p for a LATENT.
-
-        Raises:
-            ValueError: the latent's size or batch differs from the uncertainty map's.
-        """
-        samples = input_latent["samples"]
-        sigma = match_batch(self.sigma, samples.shape[0], "uncertainty", "latent")
-        if sigma.shape != samples.shape:
-            raise ValueError(
-                f"uncertainty: its latent map is {tuple(sigma.shape[1:])} but the latent is {tuple(samples.shape[1:])} "
-                "(channels, height, width); compute the uncertainty on the same enlarged image that VAE Encode gets, "
-                "and use the same VAE for both"
-            )
-        return injected_noise(seeded_noise(tuple(samples.shape), self.seed), sigma, self.p)
 
 
 def adaptive_noise(

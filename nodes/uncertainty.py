@@ -13,10 +13,10 @@ from ..qusr_train.images.heatmap import COLORMAPS, add_legend, colorize, value_r
 from ..qusr_train.images.tiling import iterate_images
 from ..qusr_train.model.uncertainty import estimate_uncertainty, gradient_uncertainty
 from .native.host import check_image, checkpoint_interrupt, image_out, match_batch, progress
+from .native.noise import AdaptiveNoise
 from .native.schema import ADVANCED, found_by
 from .native.sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
 from .native.view_files import uncertainty_files
-from .noise import AdaptiveNoise
 
 ESTIMATORS = ("auto", "model", "gradient")
 

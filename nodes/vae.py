@@ -13,8 +13,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..qusr_train.model.exact_vae import ExactVAE
 from ..qusr_train.model.noise import seeded_noise
-from .native.exact_vae import ExactVAE
+from .native.exact_vae import native_layers
 from .native.host import check_image, checkpoint_interrupt, progress
 from .native.oom import WHOLE, halve_until_it_fits
 from .native.schema import ADVANCED, found_by
@@ -141,7 +142,8 @@ def _moments(vae: Any, image: Tensor, tile: int) -> Tensor:
     def tiled(exact: ExactVAE) -> Tensor:
         return exact.moments(pixels)
 
-    return _as_memory_allows(vae, model.encoder, tile, pixels.shape[-2:], whole, tiled, memory)
+    sweeps = native_layers(model).encoder.sweeps + 1  # quant_conv
+    return _as_memory_allows(vae, sweeps, tile, pixels.shape[-2:], whole, tiled, memory)
 
 
 def _decoded(vae: Any, latent: Tensor, tile: int) -> Tensor:
@@ -158,12 +160,12 @@ def _decoded(vae: Any, latent: Tensor, tile: int) -> Tensor:
     def tiled(exact: ExactVAE) -> Tensor:
         return exact.decode(latent)
 
-    return _as_memory_allows(vae, model.decoder, tile, size, whole, tiled, memory)
+    return _as_memory_allows(vae, native_layers(model).decoder.sweeps, tile, size, whole, tiled, memory)
 
 
 def _as_memory_allows(
     vae: Any,
-    coder: Any,
+    sweeps: int,
     tile: int,
     size: torch.Size,
     whole: Callable[[], Tensor],
@@ -176,13 +178,13 @@ def _as_memory_allows(
         comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory(tile))
         if tile == WHOLE:
             return whole().cpu()
-        bar = progress(ExactVAE.sweeps(coder) * math.prod(-(-side // tile) for side in size), "tiles")
+        bar = progress(sweeps * math.prod(-(-side // tile) for side in size), "tiles")
 
         def each() -> None:
             bar.update(1)
             checkpoint_interrupt()
 
-        return tiled(ExactVAE(vae.first_stage_model, tile, vae.device, vae.vae_dtype, each))
+        return tiled(ExactVAE(native_layers(vae.first_stage_model), tile, vae.device, vae.vae_dtype, each))
 
     first = min(FIRST_TILE, max(size) // 2)
     return halve_until_it_fits(

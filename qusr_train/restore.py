@@ -1,10 +1,14 @@
-"""Restore photos with qusr-nano without ComfyUI: the whole chain on plain tensors."""
+"""Restore photos without ComfyUI: the whole chain on plain tensors, here with qusr-nano.
+
+`restore_sd21.py` does the same with SD 2.1.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +40,16 @@ class Restored:
     """(B, 3, H, W) in [0, 1], enlarged and restored."""
     bicubic: Tensor
     """(B, 3, H, W) in [0, 1], only enlarged."""
-    uncertainty: Tensor
-    """(B, 3, H, W), the raw map U."""
+    uncertainty: Tensor | None
+    """(B, 3, H, W), the raw map U; None for methods without one."""
     prompts: list[str]
     """The quality prompt used for each image."""
+
+
+class RestoresPhotos(Protocol):
+    """nano's `Restorer`, or `SD21Restorer`."""
+
+    def __call__(self, image: Tensor, prompt: str | None = None, seed: int = 0) -> Restored: ...
 
 
 class Restorer:
@@ -111,7 +121,7 @@ class Restorer:
         return Restored(restored, bicubic, u.cpu(), prompts)
 
 
-def restore_file(restorer: Restorer, source: Path, target: Path, prompt: str | None, seed: int) -> None:
+def restore_file(restorer: RestoresPhotos, source: Path, target: Path, prompt: str | None, seed: int) -> None:
     """Restore one picture file into a PNG; an alpha channel is enlarged and kept."""
     image = read_image(source)
     result = restorer(image.rgb, prompt=prompt, seed=seed)

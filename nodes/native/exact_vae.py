@@ -1,254 +1,40 @@
-"""Stable Diffusion's VAE by tiles, equal to the whole image up to float rounding.
-
-Blended tiles normalise every tile by its own statistics, which shifts colours from tile to tile.
-Here every layer runs over all tiles before the next one starts: GroupNorm then uses the statistics
-of the whole image, convolutions see the true pixels around a tile, and attention sees all positions.
-The feature maps wait in host memory: about 0.5 KB for each image pixel and byte of the data type
-(at 2048 x 2048 in bfloat16 4.3 GB). Device memory holds one tile, and for the attention keys and
-values of at most 2^16 positions (2048 x 2048 image pixels); of larger images they come in parts.
-"""
+"""The layers of ComfyUI's AutoencoderKL, for the exact tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-RESIDENT_POSITIONS = 2**16  # keys and values on the device; more come from the host part by part
-STREAMED_AT_ONCE = 2**14  # positions
-NORMALIZED_AT_ONCE = 32  # channels in float32 at once
-ATTENTION_SCORES = 2**26  # query-key pairs at once, so that attention without a fused kernel fits too
+from ...qusr_train.model.exact_vae import Attention, Coder, Level, Residual, VAELayers
 
 
-class FeatureMap:
-    """A feature map in host memory and the mean and variance of its channels.
+def native_layers(model: Any) -> VAELayers:
+    """An `AutoencoderKL` of comfy.ldm as the exact tiles read it."""
 
-    Args:
-        data: (1, C, H, W).
-    """
+    def entry(latent: Any) -> Any:
+        return model.decoder.conv_in(model.post_quant_conv(latent))
 
-    def __init__(self, data: Tensor) -> None:
-        self.data = data
-        channels = data.shape[1]
-        self.count = 0
-        self.mean = torch.zeros(channels, dtype=torch.float64)
-        self.squares = torch.zeros(channels, dtype=torch.float64)  # of the deviations from the mean
-
-    def write(self, y: int, x: int, part: Tensor) -> None:
-        """Store a tile at its place and take up its statistics (Chan et al. 1979: no cancellation)."""
-        h, w = part.shape[-2:]
-        self.data[:, :, y : y + h, x : x + w] = part.to(self.data.device)
-        values = part[0].float().flatten(1)
-        variance, mean = (statistic.double().cpu() for statistic in torch.var_mean(values, dim=1, correction=0))
-        size, total = h * w, self.count + h * w
-        difference = mean - self.mean
-        self.mean += difference * (size / total)
-        self.squares += variance * size + difference.square() * (self.count * size / total)
-        self.count = total
-
-    def normalizer(self, norm: Any) -> Callable[[Tensor], Tensor]:
-        """A GroupNorm of this map as a function of any window of it."""
-        groups = norm.num_groups
-        mean = self.mean.unflatten(0, (groups, -1))
-        center = mean.mean(1, keepdim=True)
-        within = self.squares.unflatten(0, (groups, -1)) / self.count
-        variance = (within + (mean - center).square()).mean(1, keepdim=True)
-        rate = (variance + norm.eps).rsqrt().expand_as(mean).flatten()
-        scale = norm.weight.double().cpu() * rate
-        shift = norm.bias.double().cpu() - center.expand_as(mean).flatten() * scale
-        affine = torch.stack([scale, shift]).float().view(2, 1, -1, 1, 1)
-
-        def normalize(window: Tensor) -> Tensor:
-            a, result = affine.to(window.device), torch.empty_like(window)
-            for start in range(0, window.shape[1], NORMALIZED_AT_ONCE):
-                one = slice(start, start + NORMALIZED_AT_ONCE)
-                result[:, one] = torch.addcmul(a[1][:, one], window[:, one].float(), a[0][:, one])
-            return result
-
-        return normalize
+    encoder = _coder(model.encoder, model.encoder.conv_in, model.encoder.down)
+    decoder = _coder(model.decoder, entry, reversed(model.decoder.up))
+    return VAELayers(encoder, model.quant_conv, decoder)
 
 
-def streamed_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(C)) v in one pass over keys and values that wait on the host.
-
-    Running maximum and sum as in Milakov and Gimelshein 2018, in float32.
-
-    Args:
-        queries: (1, 1, N, C) on the compute device.
-        keys, values: (1, 1, M, C), anywhere.
-
-    Returns:
-        (1, 1, N, C), like `queries`.
-    """
-    count, channels = queries.shape[-2:]
-    best = torch.full((1, 1, count, 1), float("-inf"), device=queries.device)
-    total = torch.zeros_like(best)
-    weighted = torch.zeros(queries.shape, device=queries.device)
-    at_once = max(1, ATTENTION_SCORES // 4 // STREAMED_AT_ONCE)
-    for k, v in zip(keys.split(STREAMED_AT_ONCE, 2), values.split(STREAMED_AT_ONCE, 2), strict=True):
-        k, v = k.to(queries.device).float(), v.to(queries.device).float()
-        for start in range(0, count, at_once):
-            rows = slice(start, start + at_once)
-            scores = queries[:, :, rows].float() @ k.mT * channels**-0.5
-            top = torch.maximum(best[:, :, rows], scores.amax(-1, keepdim=True))
-            scores = scores.sub_(top).exp_()
-            kept = (best[:, :, rows] - top).exp()
-            total[:, :, rows] = total[:, :, rows] * kept + scores.sum(-1, keepdim=True)
-            weighted[:, :, rows] = weighted[:, :, rows] * kept + scores @ v
-            best[:, :, rows] = top
-    return (weighted / total).to(queries.dtype)
+def _coder(coder: Any, entry: Any, levels: Any) -> Coder:
+    middle = _residual(coder.mid.block_1), _attention(coder.mid.attn_1), _residual(coder.mid.block_2)
+    return Coder(entry, tuple(_level(level) for level in levels), middle, coder.norm_out, coder.conv_out)
 
 
-class ExactVAE:
-    """Runs the encoder and decoder of ComfyUI's AutoencoderKL layer by layer over tiles.
+def _level(level: Any) -> Level:
+    resize = getattr(level, "downsample", None) or getattr(level, "upsample", None)
+    return Level(tuple(_residual(block) for block in level.block), resize)
 
-    Args:
-        model: an `AutoencoderKL` on its compute device.
-        tile: side of a tile in image pixels, a multiple of 8.
-        device, dtype: of the computation.
-        each: called after every tile (progress, interrupt).
-    """
 
-    def __init__(
-        self, model: Any, tile: int, device: torch.device, dtype: torch.dtype, each: Callable[[], None] = lambda: None
-    ) -> None:
-        self.model, self.tile, self.device, self.dtype, self.each = model, tile, device, dtype, each
+def _residual(block: Any) -> Residual:
+    shortcut, halo = None, 0
+    if block.in_channels != block.out_channels:
+        halo = int(block.use_conv_shortcut)
+        shortcut = block.conv_shortcut if halo else block.nin_shortcut
+    return Residual(block.norm1, block.conv1, block.norm2, block.conv2, shortcut, halo)
 
-    def moments(self, pixels: Tensor) -> Tensor:
-        """Posterior of an image: mean and log-variance, stacked.
 
-        Args:
-            pixels: (1, 3, H, W) in [-1, 1], H and W multiples of 8.
-
-        Returns:
-            (1, 8, H / 8, W / 8), on the host.
-        """
-        encoder, tile = self.model.encoder, self.tile
-        h = self._sweep(pixels, encoder.conv_in, tile, halo=1)
-        for level in encoder.down:
-            for block in level.block:
-                h = self._block(block, h, tile)
-            if hasattr(level, "downsample"):
-                tile //= 2
-                h = self._sweep(h.data, level.downsample, tile, halo=0, up=1, down=2)
-        h = self._middle(encoder.mid, h, tile)
-        h = self._out(encoder, h, tile)
-        return self._sweep(h.data, self.model.quant_conv, tile).data
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """(1, 4, h, w), unscaled -> image (1, 3, 8 h, 8 w), about [-1, 1], on the host."""
-        decoder = self.model.decoder
-        tile = max(8, self.tile // 2 ** (len(decoder.up) - 1))
-        h = self._sweep(latent, lambda z: decoder.conv_in(self.model.post_quant_conv(z)), tile, halo=1)
-        h = self._middle(decoder.mid, h, tile)
-        for level in reversed(decoder.up):
-            for block in level.block:
-                h = self._block(block, h, tile)
-            if hasattr(level, "upsample"):
-                tile *= 2
-                h = self._sweep(h.data, level.upsample, tile, halo=1, up=2)
-        return self._out(decoder, h, tile).data
-
-    @staticmethod
-    def sweeps(coder: Any) -> int:
-        """How often the encoder or decoder goes over all tiles."""
-        count = 2  # conv_out and the quantisation's convolution
-        for module in coder.modules():
-            name = type(module).__name__
-            if name == "ResnetBlock":
-                count += 2 + (module.in_channels != module.out_channels)
-            elif name == "AttnBlock":
-                count += 3
-            elif name in ("Upsample", "Downsample"):
-                count += 1
-        return count
-
-    def _sweep(
-        self,
-        source: Tensor,
-        layer: Callable[[Tensor], Tensor],
-        tile: int,
-        halo: int = 0,
-        up: int = 1,
-        down: int = 1,
-        onto: Tensor | None = None,
-    ) -> FeatureMap:
-        """Apply a layer to every tile of a map.
-
-        Args:
-            source: (1, C, H, W).
-            layer: what is done to a window of it; pads its borders itself, as on the whole image.
-            tile: side of a tile in pixels of the result.
-            halo: rows and columns of the source that the layer looks at beyond a tile.
-            up, down: result size = source size * up / down.
-            onto: map of the result's size that is added, and overwritten by the sum.
-        """
-        height, width = source.shape[-2] * up // down, source.shape[-1] * up // down
-        result: FeatureMap | None = None if onto is None else FeatureMap(onto)
-        for y in range(0, height, tile):
-            for x in range(0, width, tile):
-                y1, x1 = min(y + tile, height), min(x + tile, width)
-                ya, xa = max(y * down // up - halo, 0), max(x * down // up - halo, 0)
-                # A layer with stride 2 and 3 taps reads one row more than twice its result's.
-                yb, xb = -(-y1 * down // up) + halo + down - 1, -(-x1 * down // up) + halo + down - 1
-                part = layer(source[:, :, ya:yb, xa:xb].to(self.device, self.dtype))
-                top, left = y - ya * up // down, x - xa * up // down
-                part = part[:, :, top : top + y1 - y, left : left + x1 - x]
-                if onto is not None:
-                    part = part + onto[:, :, y:y1, x:x1].to(part)
-                if result is None:
-                    result = FeatureMap(torch.empty((1, part.shape[1], height, width), dtype=part.dtype))
-                result.write(y, x, part)
-                self.each()
-        assert result is not None
-        return result
-
-    def _block(self, block: Any, x: FeatureMap, tile: int) -> FeatureMap:
-        """ResnetBlock: x + conv2(silu(norm2(conv1(silu(norm1(x)))))). Uses up its input."""
-        first, skip = x.normalizer(block.norm1), x.data
-        h = self._sweep(x.data, lambda w: block.conv1(F.silu(first(w), inplace=True)), tile, halo=1)
-        if block.in_channels != block.out_channels:
-            wide = block.use_conv_shortcut
-            shortcut = block.conv_shortcut if wide else block.nin_shortcut
-            skip = self._sweep(x.data, shortcut, tile, halo=int(wide)).data
-        x.data = skip  # the input is not needed any more
-        second = h.normalizer(block.norm2)
-        return self._sweep(h.data, lambda w: block.conv2(F.silu(second(w), inplace=True)), tile, halo=1, onto=skip)
-
-    def _middle(self, mid: Any, h: FeatureMap, tile: int) -> FeatureMap:
-        h = self._block(mid.block_1, h, tile)
-        h = self._attention(mid.attn_1, h, tile)
-        return self._block(mid.block_2, h, tile)
-
-    def _attention(self, block: Any, x: FeatureMap, tile: int) -> FeatureMap:
-        """AttnBlock: every position looks at every other."""
-        norm = x.normalizer(block.norm)
-        positions = x.data.shape[-2] * x.data.shape[-1]
-        resident = positions <= RESIDENT_POSITIONS
-
-        def project(layer: Any) -> Tensor:
-            projected = self._sweep(x.data, lambda w: layer(norm(w)), tile).data
-            projected = projected.to(self.device) if resident else projected
-            return projected.flatten(2).transpose(1, 2)[:, None].contiguous()  # (1, 1, H W, C)
-
-        keys, values = project(block.k), project(block.v)
-        chunk = max(1, ATTENTION_SCORES // positions)
-
-        def attend(window: Tensor) -> Tensor:
-            q = block.q(norm(window))
-            queries = q.flatten(2).transpose(1, 2)[:, None]
-            if resident:
-                parts = [F.scaled_dot_product_attention(part, keys, values) for part in queries.split(chunk, dim=2)]
-                read = torch.cat(parts, 2)
-            else:
-                read = streamed_attention(queries, keys, values)
-            return block.proj_out(read[:, 0].transpose(1, 2).reshape(q.shape))
-
-        return self._sweep(x.data, attend, tile, onto=x.data)
-
-    def _out(self, coder: Any, h: FeatureMap, tile: int) -> FeatureMap:
-        norm = h.normalizer(coder.norm_out)
-        return self._sweep(h.data, lambda w: coder.conv_out(F.silu(norm(w), inplace=True)), tile, halo=1)
+def _attention(block: Any) -> Attention:
+    return Attention(block.norm, block.q, block.k, block.v, block.proj_out)

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from ...qusr_train.images.heatmap import COLOR_STOPS, value_range
 from ...qusr_train.images.write import QUICK, write_png
 from ...qusr_train.model.noise import noise_sigma
-from ..noise import AdaptiveNoise
 from .host import match_batch
+from .noise import AdaptiveNoise
 from .sockets import Uncertainty
 
 SUBFOLDER = "qusr"

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     only = next(iter(reports.values()))
     if arguments.json:
-        write_json(Path(arguments.json), only if len(reports) == 1 else {"methods": reports})
+        write_json(Path(arguments.json), only if len(reports) == 1 else reports)
     if arguments.csv:
         report.write_csv(Path(arguments.csv), reports)
     if arguments.markdown:
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html:
         report.write_text(Path(arguments.html), report.html_report(reports, folders, truths))
     if len(reports) == 1:
-        print(f"{len(only['per_image'])} images: " + ", ".join(f"{m} {v:.4f}" for m, v in only["mean"].items()))
+        print(f"{len(only.per_image)} images: " + ", ".join(f"{m} {v:.4f}" for m, v in only.mean.items()))
     else:
         print(report.markdown_table(reports), end="")
     return 0

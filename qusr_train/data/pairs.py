@@ -5,7 +5,6 @@ Sample i is the same for the same seed in any worker. Each epoch goes through al
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..captions import measured as quality
-from ..captions.folder import read_lines
+from ..captions.files import read_captions
 from ..errors import InputError
 from ..images.check import ImageError
 from ..images.find import match_folders
@@ -39,21 +38,7 @@ def load_captions(folder: Path, stems: Iterable[str]) -> dict[str, str]:
     """
     path = folder / CAPTIONS
     lines = path.with_suffix(".jsonl")
-    try:
-        if lines.is_file() and not path.is_file():
-            path = lines
-            content = {name: entry["text"] for name, entry in read_lines(path).items()}
-        else:
-            content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); prompts `files` need it") from error
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise InputError(f"{path}: expected a JSON object of image names and texts")
-    by_stem = {Path(name).stem: text for name, text in content.items()}
-    missing = sorted(set(stems) - by_stem.keys())
-    if missing:
-        raise InputError(f"{path}: {len(missing)} images have no caption ({', '.join(missing[:3])})")
-    return by_stem
+    return read_captions(lines if lines.is_file() and not path.is_file() else path, stems)
 
 
 class PairPatches(Dataset[Sample]):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,23 @@ DEFAULT_METRICS = ("psnr", "ssim")
 _OWN = {"psnr": psnr, "ssim": ssim}
 
 
+@dataclass(frozen=True)
+class Report:
+    """Figures of one folder of predictions."""
+
+    per_image: dict[str, dict[str, float]]
+    """Image name -> metric -> value; FID has no value for an image."""
+    mean: dict[str, float]
+    """Metric -> mean over the images, or the value of the set."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Metric -> why it could not be computed (weights that are absent)."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in a JSON file; `skipped` only where something was."""
+        content = dataclasses.asdict(self)
+        return content if self.skipped else {key: content[key] for key in ("per_image", "mean")}
+
+
 def check_metrics(metrics: tuple[str, ...]) -> None:
     """Raise InputError unless all names are known and there is one."""
     if not metrics:
@@ -43,33 +63,32 @@ def check_metrics(metrics: tuple[str, ...]) -> None:
 
 
 def evaluate_folders(
-    predictions: Path,
-    truths: Path,
+    predictions: str | os.PathLike[str],
+    truths: str | os.PathLike[str],
     metrics: tuple[str, ...] = DEFAULT_METRICS,
     *,
     device: str = "cpu",
     download: bool = False,
     niqe: Path | None = None,
     maps: Path | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Compare two folders of images, matched by stem.
 
     Args:
         predictions, truths: searched recursively.
         metrics: names from `PICTURE_METRICS`.
         maps: folder with the uncertainty maps of the predictions (see `images.map_file`), searched recursively.
-        device, download, niqe: for pyiqa's metrics, see `iqa.create`.
+        device, download, niqe: for pyiqa's metrics, see `perceptual.create`.
 
     Returns:
-        {"per_image": {stem: {metric: value}}, "mean": {metric: value}}, and "skipped"
-        {metric: reason} when weights are absent. FID has a value for the set only; the mean of `ence` is
-        the calibration error over the pixels of all pictures together, not the mean of theirs.
+        The figures. FID has a value for the set only; the mean of `ence` is the calibration error over the pixels of
+        all pictures together, not the mean of theirs.
 
     Raises:
         InputError: unknown metric, no common names, or a pair of different sizes.
     """
     check_metrics(metrics)
-    pairs = match_folders(predictions, truths)
+    pairs = match_folders(Path(predictions), Path(truths))
     calls: dict[str, Any] = dict(_OWN)
     skipped: dict[str, str] = {}
     for metric in metrics:
@@ -89,8 +108,7 @@ def evaluate_folders(
     means = {m: mean[m] for m in used}
     if maps is not None:
         means |= _add_map_scores(per_image, maps, pairs)
-    report: dict[str, Any] = {"per_image": per_image, "mean": means}
-    return {**report, "skipped": skipped} if skipped else report
+    return Report(per_image, means, skipped)
 
 
 def _scores(prediction: Path, truth: Path, metrics: list[str], calls: dict[str, Any]) -> dict[str, float]:
@@ -133,7 +151,11 @@ def _add_map_scores(
     return {**means, "ence": together.ence()}
 
 
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Write a report, whole or not at all."""
+def write_json(path: Path, report: Report | Mapping[str, Report]) -> None:
+    """Write one report, or several by method, whole or not at all."""
+    if isinstance(report, Report):
+        content = report.as_json()
+    else:
+        content = {"methods": {name: one.as_json() for name, one in report.items()}}
     with write_whole(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=1, sort_keys=True), encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")

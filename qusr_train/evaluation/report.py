@@ -7,7 +7,6 @@ import csv
 import html
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +15,10 @@ from ..files import write_whole
 from ..images.find import match_folders
 from ..images.read import read_exact
 from ..images.write import png_bytes
-from .evaluate import METRICS
+from .evaluate import METRICS, Report
 
-Reports = dict[str, dict[str, Any]]
-"""Method name -> what `evaluate_folders` returned."""
+Reports = dict[str, Report]
+"""Method name -> its report."""
 
 DIGITS = {"psnr": 3, "ssim": 4, "lpips": 4, "dists": 4, "fid": 2, "niqe": 3, "clipiqa": 4, "musiq": 2, "maniqa": 4}
 MAP_DIGITS = 4
@@ -28,12 +27,12 @@ CROP = 128  # side of a shown crop in pixels
 
 def columns(reports: Reports) -> list[str]:
     """Metrics that at least one method has, in the order of `METRICS`."""
-    return [m for m in METRICS if any(m in report["mean"] for report in reports.values())]
+    return [m for m in METRICS if any(m in report.mean for report in reports.values())]
 
 
 def best_of(reports: Reports, metric: str) -> float:
     """The best mean among the methods."""
-    values = [report["mean"][metric] for report in reports.values() if metric in report["mean"]]
+    values = [report.mean[metric] for report in reports.values() if metric in report.mean]
     return max(values) if METRICS[metric].higher_is_better else min(values)
 
 
@@ -42,7 +41,7 @@ def _shown(value: float | None, metric: str) -> str:
 
 
 def _skipped(reports: Reports) -> dict[str, str]:
-    return {m: reason for report in reports.values() for m, reason in report.get("skipped", {}).items()}
+    return {m: reason for report in reports.values() for m, reason in report.skipped.items()}
 
 
 def markdown_table(reports: Reports) -> str:
@@ -56,11 +55,11 @@ def markdown_table(reports: Reports) -> str:
     for name, report in reports.items():
         cells = []
         for metric in metrics:
-            value = report["mean"].get(metric)
+            value = report.mean.get(metric)
             text = _shown(value, metric)
             best = len(reports) > 1 and text and text == _shown(best_of(reports, metric), metric)
             cells.append(f"**{text}**" if best else text)
-        lines.append(f"| {name} | {len(report['per_image'])} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {len(report.per_image)} | " + " | ".join(cells) + " |")
     skipped = _skipped(reports)
     lines += ["", *(f"{metric} skipped: {reason}" for metric, reason in skipped.items())] if skipped else []
     return "\n".join(lines) + "\n"
@@ -79,7 +78,7 @@ def write_csv(path: Path, reports: Reports) -> None:
     table = csv.writer(buffer, lineterminator="\n")
     table.writerow(["method", "image", *metrics])
     for name, report in reports.items():
-        for image, values in [*sorted(report["per_image"].items()), ("mean", report["mean"])]:
+        for image, values in [*sorted(report.per_image.items()), ("mean", report.mean)]:
             table.writerow([name, image, *(f"{values[m]:.6f}" if m in values else "" for m in metrics)])
     write_text(path, buffer.getvalue())
 
@@ -116,10 +115,10 @@ def _html_table(reports: Reports) -> str:
     for name, report in reports.items():
         cells = ""
         for metric in metrics:
-            text = _shown(report["mean"].get(metric), metric)
+            text = _shown(report.mean.get(metric), metric)
             best = len(reports) > 1 and text == _shown(best_of(reports, metric), metric)
             cells += f"<td>{f'<b>{text}</b>' if best else text}</td>"
-        rows.append(f"<tr><td>{html.escape(name)}</td><td>{len(report['per_image'])}</td>{cells}</tr>")
+        rows.append(f"<tr><td>{html.escape(name)}</td><td>{len(report.per_image)}</td>{cells}</tr>")
     return f"<table><tr><th>method</th><th>images</th>{head}</tr>{''.join(rows)}</table>"
 
 
@@ -149,7 +148,7 @@ def html_report(reports: Reports, folders: dict[str, Path], truths: Path, count:
     pairs = {name: match_folders(folder, truths) for name, folder in folders.items()}
     metric = columns(reports)[0]
     for name, report in reports.items():
-        scored = {stem: values[metric] for stem, values in report["per_image"].items() if metric in values}
+        scored = {stem: values[metric] for stem, values in report.per_image.items() if metric in values}
         order = sorted(scored, key=lambda stem: scored[stem], reverse=not METRICS[metric].higher_is_better)
         for kind, stems in (("worst", order[:count]), ("best", order[::-1][:count])):
             parts.append(f"<h2>{html.escape(name)}: {kind} by {metric.upper()}</h2>")
@@ -162,7 +161,7 @@ def html_report(reports: Reports, folders: dict[str, Path], truths: Path, count:
                 shown = [_picture(truth[area], f"{stem}, x {x}, y {y}: ground truth")]
                 for other, matched in pairs.items():
                     if stem in matched:
-                        value = _shown(reports[other]["per_image"][stem].get(metric), metric)
+                        value = _shown(reports[other].per_image[stem].get(metric), metric)
                         shown.append(_picture(read_exact(matched[stem][0])[area], f"{other}: {value}"))
                 parts.append(f'<div class="row">{"".join(shown)}</div>')
     body = "\n".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,28 +24,28 @@ _SWAPPED = (5, 6, 7, 8)
 """Orientations that lay the picture on its side."""
 
 
-def read_image(path: Path) -> CheckedImage:
+def read_image(path: str | os.PathLike[str]) -> CheckedImage:
     """Read a picture as (1, 3, H, W) in [0, 1] with its alpha. Raises ImageError: not a readable picture."""
-    values, white = _decode(path)
+    values, white = _decode(Path(path))
     array = values.astype(np.float32) / np.float32(white)
     return check_image(torch.from_numpy(array)[None], str(path))
 
 
-def read_rgb(path: Path) -> Tensor:
+def read_rgb(path: str | os.PathLike[str]) -> Tensor:
     """Read a picture as (3, H, W) in [0, 1], without its alpha. Raises ImageError: not a readable picture."""
     return read_image(path).rgb[0]
 
 
-def read_exact(path: Path) -> np.ndarray:
+def read_exact(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture as (H, W, 3), float64 in [0, 1], for metrics. Raises ImageError: not a readable picture."""
-    values, white = _decode(path)
+    values, white = _decode(Path(path))
     rgb = values[..., :3] if values.shape[-1] >= 3 else values.repeat(3, -1)
     return rgb.astype(np.float64) / white
 
 
-def open_rgb(path: Path) -> Image.Image:
+def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
     """Read a picture as Pillow's RGB with 8 bits, for resizing. Raises ImageError: not a readable picture."""
-    values, white = _decode(path)
+    values, white = _decode(Path(path))
     rgb = values[..., :3] if values.shape[-1] >= 3 else values.repeat(3, -1)
     if rgb.dtype != np.uint8:
         rgb = (rgb.astype(np.float32).clip(0, white) * (255.0 / white)).round().astype(np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import torch
@@ -33,8 +34,8 @@ def png_bytes(picture: Image.Image | Tensor, compress_level: int = 6) -> bytes:
     return buffer.getvalue()
 
 
-def write_png(path: Path, rgb: Tensor, alpha: Tensor | None = None, compress_level: int = 6) -> None:
+def write_png(path: str | os.PathLike[str], rgb: Tensor, alpha: Tensor | None = None, compress_level: int = 6) -> None:
     """Write (3, H, W) in [0, 1], with (1, H, W) alpha if given; the file appears whole or not at all."""
     data = png_bytes(rgb if alpha is None else torch.cat([rgb, alpha]), compress_level)
-    with write_whole(path) as temporary:
+    with write_whole(Path(path)) as temporary:
         temporary.write_bytes(data)

@@ -7,11 +7,14 @@ update is scaled by alpha / rank = 2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..errors import InputError
 
@@ -112,3 +115,30 @@ def merge(model: nn.Module, lora: dict[str, LoraLayer], strength: float = 1.0) -
     with torch.no_grad():
         for weight, delta in updates:  # only once all of them fit
             weight += strength * delta.to(weight)
+
+
+@contextmanager
+def added(model: nn.Module, lora: dict[str, LoraLayer]) -> Iterator[None]:
+    """The LoRA acts inside the block only, beside the weights: no second copy of the model, nothing rounded."""
+    modules = dict(model.named_modules())
+    hooks = []
+    for name, layer in lora.items():
+        module = modules[name]
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        down, up = layer.down.to(weight), layer.up.to(weight) * (layer.alpha / layer.down.shape[0])
+
+        def add(
+            module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, down: Tensor = down, up: Tensor = up
+        ) -> Tensor:
+            if isinstance(module, nn.Conv2d):
+                low = F.conv2d(inputs[0], down, None, module.stride, module.padding)
+                return output + F.conv2d(low, up)
+            return output + F.linear(F.linear(inputs[0], down), up)
+
+        hooks.append(module.register_forward_hook(add))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

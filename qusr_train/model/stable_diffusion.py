@@ -1,4 +1,4 @@
-"""SD 2.1-base in diffusers' form, for training: loading, the frozen parts, and QUSR's one step on them."""
+"""SD 2.1-base without ComfyUI: loading, the frozen parts, and QUSR's training step on them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .noise import NoiseParameters, guided_step
+from .single_file import read_single_file
 from .tokenizer import encode_tokens
 from .uncertainty import UEM
 
@@ -37,6 +38,10 @@ class StableDiffusion:
     @property
     def latent_scale(self) -> float:
         return float(self.vae.config.scaling_factor)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.vae.parameters()).device
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move and cast every frozen weight; channels last, which convolutions like."""
@@ -68,57 +73,83 @@ def sample_latent(mean: Tensor, std: Tensor, noise: Tensor, scale: float) -> Ten
     return (mean + std * noise) * scale
 
 
-def _alphas_cumprod(folder: Path) -> Tensor:
+def _alphas_cumprod(folder: Path | None, field: str) -> Tensor:
     """Stable Diffusion's scaled-linear schedule, or the one in `scheduler/scheduler_config.json`.
 
     Raises:
         ValueError: the schedule is not epsilon's or has another form.
     """
-    path = folder / "scheduler" / "scheduler_config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path = folder / "scheduler" / "scheduler_config.json" if folder else None
+    config = json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
     if config.get("prediction_type", "epsilon") != "epsilon":
         raise InputError(
             f"predicts {config['prediction_type']}, so it is not SD 2.1-base but the 768 model; "
             "give the 512 base model",
-            field="init",
-            value=folder,
+            field,
+            folder,
         )
     if config.get("beta_schedule", "scaled_linear") != "scaled_linear":
-        raise InputError(
-            f"expected beta_schedule scaled_linear, but got {config['beta_schedule']}", field="init", value=folder
-        )
+        raise InputError(f"expected beta_schedule scaled_linear, but got {config['beta_schedule']}", field, folder)
     start, end = config.get("beta_start", 0.00085) ** 0.5, config.get("beta_end", 0.012) ** 0.5
     betas = torch.linspace(start, end, config.get("num_train_timesteps", 1000), dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0).float()
 
 
-def load_stable_diffusion(folder: Path) -> StableDiffusion:
-    """Load a diffusers folder with `unet`, `vae` and `text_encoder`; no network, no code from the folder.
+def load_stable_diffusion(path: Path, field: str = "init") -> StableDiffusion:
+    """Load SD 2.1-base: a diffusers folder with `unet`, `vae` and `text_encoder`, or a single file as published.
+
+    No network, no code from the folder or the file.
+
+    Args:
+        field: the setting that names the path, for messages.
 
     Raises:
-        ValueError: a part is missing or cannot be read.
+        ValueError: a part is missing or cannot be read, or it is another model.
     """
+    base = _from_file(path, field) if path.is_file() else _from_folder(path, field)
+    for part in (base.unet, base.vae, base.text_encoder):
+        part.requires_grad_(False).eval()
+    return base
+
+
+def _from_folder(folder: Path, field: str) -> StableDiffusion:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
     for part in ("unet", "vae", "text_encoder"):
         if not (folder / part / "config.json").is_file():
             raise InputError(
-                f"expected SD 2.1-base in diffusers form, but {part}/config.json is missing there",
-                field="init",
-                value=folder,
+                f"expected SD 2.1-base in diffusers form, but {part}/config.json is missing there", field, folder
             )
-    alphas = _alphas_cumprod(folder)
+    alphas = _alphas_cumprod(folder, field)
     local: dict[str, Any] = {"local_files_only": True, "torch_dtype": torch.float32}
     try:
         unet = UNet2DConditionModel.from_pretrained(folder / "unet", **local)
         vae = AutoencoderKL.from_pretrained(folder / "vae", **local)
         text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", **local)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"cannot be loaded ({error})", field="init", value=folder) from error
-    for part in (unet, vae, text_encoder):
-        part.requires_grad_(False).eval()
+        raise InputError(f"cannot be loaded ({error})", field, folder) from error
     return StableDiffusion(unet, vae, text_encoder, alphas)
+
+
+def _from_file(path: Path, field: str) -> StableDiffusion:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    content = read_single_file(path, field)
+    unet, vae = UNet2DConditionModel(**content.unet_config), AutoencoderKL(**content.vae_config)
+    text_encoder = CLIPTextModel(CLIPTextConfig(**content.text_config))
+    prefix = "text_model." if any(name.startswith("text_model.") for name in text_encoder.state_dict()) else ""
+    text = {f"{prefix}{name}": value for name, value in content.text.items()}
+    for part, state in ((unet, content.unet), (vae, content.vae), (text_encoder, text)):
+        try:
+            wrong = part.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+        except RuntimeError as error:
+            raise InputError(f"not built like SD 2.1-base ({error})", field, path) from error
+        missing = [name for name in [*wrong.missing_keys, *wrong.unexpected_keys] if "position_ids" not in name]
+        if missing:
+            raise InputError(f"not built like SD 2.1-base ({', '.join(missing[:3])})", field, path)
+    return StableDiffusion(unet, vae, text_encoder, _alphas_cumprod(None, field))
 
 
 @contextmanager

@@ -58,5 +58,5 @@ def run_ablation(config: TrainConfig, pairs: Path) -> Reports:
         reports[name] = evaluate_folders(folder / "restored", pairs / "hr")
     write_text(out / "ablation.md", markdown_table(reports))
     write_csv(out / "ablation.csv", reports)
-    write_json(out / "ablation.json", {"methods": reports})
+    write_json(out / "ablation.json", reports)
     return reports

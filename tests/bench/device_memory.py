@@ -60,7 +60,8 @@ def steps(pack: Any, size: int, tile: int) -> dict[str, tuple[Callable[[], Any],
         vae, unet, uem = vae_model(), unet_model(), pack.qusr_train.model.uncertainty.UEM(64)
     for coder in (vae.encoder, vae.decoder):  # the exact tiles use the same
         coder.mid.attn_1.optimized_attention = pytorch_attention
-    exact = pack.nodes.native.exact_vae.ExactVAE(vae, tile, DEVICE, half)
+    layers = pack.nodes.native.exact_vae.native_layers(vae)
+    exact = pack.qusr_train.model.exact_vae.ExactVAE(layers, tile, DEVICE, half)
     pixels, latent = torch.zeros(1, 3, size, size), torch.zeros(1, 4, size // 8, size // 8)
     text, time = torch.zeros(1, 77, 1024, device=DEVICE, dtype=half), torch.ones(1, device=DEVICE)
 

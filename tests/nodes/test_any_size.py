@@ -52,7 +52,7 @@ def test_keys_and_values_in_parts_give_the_same(
     vae_module: Any, pack: Any, sd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As for images beyond 2048 x 2048; here 33 x 25 positions in parts of 100."""
-    exact = pack.nodes.native.exact_vae
+    exact = pack.qusr_train.model.exact_vae
     monkeypatch.setattr(exact, "RESIDENT_POSITIONS", 800)
     monkeypatch.setattr(exact, "STREAMED_AT_ONCE", 100)
     calls = []

@@ -23,8 +23,8 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("endless")
 def test_tiles_bound_the_memory_of_encoding_and_decoding(pack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # As for images beyond 2048 x 2048: else the keys and values of the attention still grow.
-    monkeypatch.setattr(pack.nodes.native.exact_vae, "RESIDENT_POSITIONS", 0)
-    monkeypatch.setattr(pack.nodes.native.exact_vae, "STREAMED_AT_ONCE", 1024)
+    monkeypatch.setattr(pack.qusr_train.model.exact_vae, "RESIDENT_POSITIONS", 0)
+    monkeypatch.setattr(pack.qusr_train.model.exact_vae, "STREAMED_AT_ONCE", 1024)
     with without_data():
         small, large = steps(pack, 512, TILE), steps(pack, 768, TILE)
         for name in ("encode", "decode"):

@@ -82,6 +82,7 @@ def results() -> None:
     tinted = (plain.image * torch.tensor([1.12, 1.0, 0.85]).view(1, 3, 1, 1)).clamp(0, 1)
     repaired = fix_color(tinted, fixed.bicubic, "wavelet")
     pair("QUSRColorFix", picture(tinted).crop(CROP), picture(repaired).crop(CROP), ("a result with a cast", "wavelet"))
+    assert fixed.uncertainty is not None
     magnitude = fixed.uncertainty.abs().mean(1)
     high = float(magnitude.max())
     grey = (magnitude / high)[:, None].expand(-1, 3, -1, -1)

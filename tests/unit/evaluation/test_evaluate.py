@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from qusr_train.errors import InputError
-from qusr_train.evaluation.evaluate import evaluate_folders, write_json
+from qusr_train.evaluation.evaluate import Report, evaluate_folders, write_json
 from qusr_train.evaluation.fidelity import luma, psnr, ssim
 from qusr_train.evaluation.report import markdown_table
 from qusr_train.images.map_file import write_map
@@ -107,10 +107,10 @@ def test_folders_are_matched_by_stem_and_averaged(tmp_path: Path) -> None:
         Image.new("RGB", (16, 16), (102,) * 3).save(tmp_path / "gt" / name)
     report = evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr",))
     expected = {"a": -10 * math.log10((0.2 * 219 / 255) ** 2 + 1e-8), "b": 80.0}
-    assert report["per_image"].keys() == expected.keys()
+    assert report.per_image.keys() == expected.keys()
     for stem, value in expected.items():
-        assert report["per_image"][stem] == {"psnr": pytest.approx(value)}
-    assert report["mean"] == {"psnr": pytest.approx(sum(expected.values()) / 2)}
+        assert report.per_image[stem] == {"psnr": pytest.approx(value)}
+    assert report.mean == {"psnr": pytest.approx(sum(expected.values()) / 2)}
 
 
 def test_different_sizes_are_named(tmp_path: Path, write_image: WriteImage) -> None:
@@ -141,7 +141,7 @@ def test_equal_names_in_different_folders_are_refused(tmp_path: Path, write_imag
 
 def test_report_is_written_whole(tmp_path: Path) -> None:
     report = {"per_image": {"a": {"psnr": 30.5}}, "mean": {"psnr": 30.5}}
-    write_json(tmp_path / "report.json", report)
+    write_json(tmp_path / "report.json", Report({"a": {"psnr": 30.5}}, {"psnr": 30.5}))
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
@@ -162,11 +162,11 @@ def _set_of_maps(folder: Path) -> None:
 def test_maps_are_judged_beside_the_pictures(tmp_path: Path) -> None:
     _set_of_maps(tmp_path)
     report = evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr",), maps=tmp_path / "maps")
-    assert list(report["mean"]) == ["psnr", "ause", "aurg", "ause_9x9", "ence", "map_luma", "map_flat"]
-    assert report["mean"]["ause"] == report["per_image"]["a"]["ause"] == pytest.approx(0.0, abs=1e-12)
-    assert report["mean"]["aurg"] > 0.3
+    assert list(report.mean) == ["psnr", "ause", "aurg", "ause_9x9", "ence", "map_luma", "map_flat"]
+    assert report.mean["ause"] == report.per_image["a"]["ause"] == pytest.approx(0.0, abs=1e-12)
+    assert report.mean["aurg"] > 0.3
     # Half of the pixels: 0.01 said, 0 true; the other half: 5.01 said, 10 true.
-    assert report["mean"]["ence"] == pytest.approx((1 + 4.99 / 5.01) / 2, abs=1e-3)
+    assert report.mean["ence"] == pytest.approx((1 + 4.99 / 5.01) / 2, abs=1e-3)
     table = markdown_table({"x": report, "y": evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr",))})
     assert "AUSE (lower)" in table
     assert "AURG (higher)" in table
@@ -179,8 +179,8 @@ def test_ence_of_a_set_is_not_the_mean_of_its_pictures(tmp_path: Path) -> None:
         Image.new("RGB", (16, 16), (100 + error,) * 3).save(tmp_path / "pred" / f"{name}.png")
         write_map(tmp_path / "maps" / "deep" / f"{name}.npy", np.full((16, 16), 5.0))
     report = evaluate_folders(tmp_path / "pred", tmp_path / "gt", ("psnr",), maps=tmp_path / "maps")
-    assert report["per_image"]["a"]["ence"] == pytest.approx(0.2)
-    assert report["mean"]["ence"] == pytest.approx(0.0, abs=1e-6)
+    assert report.per_image["a"]["ence"] == pytest.approx(0.2)
+    assert report.mean["ence"] == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_crops_show_where_it_is_worst() -> None:
 def test_missing_partners_are_reported(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folders / "light" / "b.png").rename(folders / "light" / "c.png")
     report = evaluate_folders(folders / "light", folders / "gt")
-    assert list(report["per_image"]) == ["a"]
+    assert list(report.per_image) == ["a"]
     assert "1 images have no partner and are left out (b)" in caplog.text
     assert "(c)" in caplog.text
 
@@ -99,9 +99,9 @@ def test_metrics_without_their_weights_are_named_and_left_out(
     monkeypatch.setattr(iqa, "hub_folder", lambda: tmp_path)
     wanted = tuple(iqa.PYIQA_METRICS)
     report = evaluate_folders(folders / "light", folders / "gt", ("psnr", *wanted))
-    assert list(report["mean"]) == ["psnr"]
-    assert set(report["skipped"]) == set(wanted)
-    for metric, reason in report["skipped"].items():
+    assert list(report.mean) == ["psnr"]
+    assert set(report.skipped) == set(wanted)
+    for metric, reason in report.skipped.items():
         for file in METRICS[metric].files:
             assert file in reason
     assert "musiq skipped: pyiqa/musiq_koniq" in markdown_table({"light": report})
@@ -116,7 +116,7 @@ def test_niqe_reads_basicsrs_parameters(folders: Path) -> None:
     parameters = {"mu_pris_param": np.ones((1, 36)), "cov_pris_param": spread @ spread.T + np.eye(36)}
     np.savez(folders / "niqe.npz", **parameters)
     scores = [
-        evaluate_folders(folders / name, folders / "gt", ("niqe",), niqe=folders / "niqe.npz")["mean"]["niqe"]
+        evaluate_folders(folders / name, folders / "gt", ("niqe",), niqe=folders / "niqe.npz").mean["niqe"]
         for name in ("light", "heavy")
     ]
     assert all(np.isfinite(scores))
