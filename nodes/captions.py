@@ -13,9 +13,17 @@ from torch import Tensor
 from ..qusr_train.captions.cache import CaptionCache, caption_images
 from ..qusr_train.captions.captioner import Captioner, CaptionError
 from ..qusr_train.captions.instruction import INSTRUCTION, MAX_WORDS
-from ..qusr_train.captions.qwen import ATTENTIONS, DTYPES, QUANTIZATIONS, QwenCaptioner, QwenFolder
+from ..qusr_train.captions.qwen import (
+    ATTENTIONS,
+    DTYPES,
+    QUANTIZATIONS,
+    QwenCaptioner,
+    QwenFolder,
+    require_for_qwen,
+)
 from ..qusr_train.captions.qwen_models import PUBLISHED, RESEARCH, download_qwen, find_qwen
 from ..qusr_train.captions.server import HOSTS_VARIABLE, KEY_VARIABLE, ServerCaptioner, parse_addresses
+from ..qusr_train.packages import MissingPackages
 from .native.errors import input_names
 from .native.host import check_image, checkpoint_interrupt, model_folders, progress
 from .native.qwen import forget_qwen, open_qwen
@@ -159,14 +167,16 @@ class QUSRQwenPrompt(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, download: bool) -> bool | str:
-        """Before anything runs: a missing model must not be noticed after minutes."""
+    def validate_inputs(cls, model: str, download: bool, quantization: str = "none") -> bool | str:
+        """Before anything runs: a missing model or package must not be noticed after minutes."""
         folders = model_folders(QWEN_FOLDER)
-        return (
-            True
-            if model in find_qwen(folders) or (download and model in PUBLISHED)
-            else f"model: {_missing(model, folders)}"
-        )
+        if model not in find_qwen(folders) and not (download and model in PUBLISHED):
+            return f"model: {_missing(model, folders)}"
+        try:
+            require_for_qwen(quantization)
+        except MissingPackages as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(

@@ -22,7 +22,9 @@ from ..qusr_train.checkpoints.nano_file import BUNDLED
 from ..qusr_train.files import write_whole
 from ..qusr_train.images.read import read_image
 from ..qusr_train.images.write import to_picture
-from ..qusr_train.training.config import TrainConfig, load_config_file
+from ..qusr_train.packages import MissingPackages
+from ..qusr_train.training.config import Stage, TrainConfig, load_config_file
+from ..qusr_train.training.needs import require_for_stage, require_for_training
 from ..qusr_train.training.plot import loss_plot
 from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics
 from .native.errors import input_names, without_flags
@@ -32,6 +34,7 @@ from .native.sockets import CATEGORY
 
 ROOT = Path(__file__).resolve().parents[1]
 NANO, SD21 = "qusr-nano", "SD 2.1-base"
+STAGES: dict[str, Stage] = {NANO: "qusr", SD21: "sd21"}
 RECIPES = {NANO: "nano_qusr", SD21: "sd21"}
 PATIENCE = 60  # seconds that a process may take to save after Cancel
 
@@ -167,6 +170,17 @@ class QUSRTrain(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        """Before anything runs: packages that are missing must not be noticed after minutes."""
+        if model not in STAGES:
+            return f"model: expected {' or '.join(STAGES)}, but got {model!r}"
+        try:
+            require_for_stage(STAGES[model])
+        except MissingPackages as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls, photos: str, name: str, model: str, steps: int, batch_size: int, patch: int, seed: int,
         base_folder: str = "", more: str = "",
@@ -175,6 +189,7 @@ class QUSRTrain(io.ComfyNode):
         changes = {"steps": steps, "batch_size": batch_size, "patch": patch, "seed": seed}
         with input_names(init="base_folder"):
             config = _settings(model, photos, base_folder, out, changes, more)
+        require_for_training(config)
         register_model_folder()
         comfy.model_management.unload_all_models()  # the other process needs the memory
         train_in_process(config)

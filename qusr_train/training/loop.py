@@ -21,6 +21,7 @@ from ..data.samples import Batch, Sample, collate
 from ..errors import InputError, RunError
 from ..files import write_whole
 from .config import TrainConfig
+from .needs import require_for_training
 from .state import CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
 from .step import Autocast, StepNoise, StepResult
 from .tracking import Tracking, sample_sheet
@@ -82,12 +83,8 @@ def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
     chosen = [group for group in groups if group["params"]]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(chosen, **options)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise InputError(
-            "adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw", field="optimizer"
-        ) from error
+    from bitsandbytes.optim import AdamW8bit
+
     return AdamW8bit(chosen, **options)
 
 
@@ -103,11 +100,13 @@ def train(config: TrainConfig, task: Task | None = None, should_stop: Callable[[
         The finished model's path, `OUT/STAGE.safetensors`.
 
     Raises:
+        MissingPackages: a package that this training needs is not installed.
         ValueError: no usable photos, or a checkpoint of another configuration in `out`.
         RuntimeError: the loss became NaN.
         CheckpointNotWritten: the disk is full; the last good checkpoint is still there.
         TrainingStopped: `should_stop` said so.
     """
+    require_for_training(config)
     return _Run(config, task).to_end(should_stop)
 
 
