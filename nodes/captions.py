@@ -27,7 +27,7 @@ from ..qusr_train.packages import MissingPackages
 from .native.errors import input_names
 from .native.host import check_image, checkpoint_interrupt, model_folders, progress
 from .native.qwen import forget_qwen, open_qwen
-from .native.schema import ADVANCED, found_by
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
 QWEN_FOLDER = "LLM"  # where other extensions put language models too
@@ -85,6 +85,7 @@ def _prompt() -> io.String.Output:
 
 class QUSRQwenPrompt(io.ComfyNode):
     @classmethod
+    @advanced("temperature", "seed", "dtype", "quantization", "attention", "keep_loaded")
     def define_schema(cls) -> io.Schema:
         research = ", ".join(model.name for model in PUBLISHED.values() if model.licence == RESEARCH)
         local = find_qwen(model_folders(QWEN_FOLDER))
@@ -117,7 +118,6 @@ class QUSRQwenPrompt(io.ComfyNode):
                 *_instruction(),
                 io.Float.Input(
                     "temperature",
-                    extra_dict=ADVANCED,
                     default=0.0,
                     min=0.0,
                     max=2.0,
@@ -126,7 +126,6 @@ class QUSRQwenPrompt(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "seed",
-                    extra_dict=ADVANCED,
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
@@ -134,25 +133,21 @@ class QUSRQwenPrompt(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "dtype",
-                    extra_dict=ADVANCED,
                     options=list(DTYPES),
                     tooltip="auto: bfloat16 on a GPU that has it, else float16; float32 on the CPU.",
                 ),
                 io.Combo.Input(
                     "quantization",
-                    extra_dict=ADVANCED,
                     options=list(QUANTIZATIONS),
                     tooltip="8 or 4 bit take a half or a quarter of the memory; need a GPU and bitsandbytes.",
                 ),
                 io.Combo.Input(
                     "attention",
-                    extra_dict=ADVANCED,
                     options=list(ATTENTIONS),
                     tooltip="auto: what transformers chooses. flash_attention_2 needs the flash-attn library.",
                 ),
                 io.Boolean.Input(
                     "keep_loaded",
-                    extra_dict=ADVANCED,
                     default=False,
                     label_on="keep",
                     label_off="release",
@@ -233,6 +228,7 @@ def _missing(model: str, folders: list[Path]) -> str:
 
 class QUSRServerPrompt(io.ComfyNode):
     @classmethod
+    @advanced("seed", "key_variable", "timeout")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRServerPrompt",
@@ -261,7 +257,6 @@ class QUSRServerPrompt(io.ComfyNode):
                 *_instruction(),
                 io.Int.Input(
                     "seed",
-                    extra_dict=ADVANCED,
                     default=0,
                     min=0,
                     max=0x7FFFFFFF,
@@ -269,7 +264,6 @@ class QUSRServerPrompt(io.ComfyNode):
                 ),
                 io.String.Input(
                     "key_variable",
-                    extra_dict=ADVANCED,
                     default=KEY_VARIABLE,
                     tooltip=(
                         f"Name of the environment variable with the key, if the server wants one: {KEY_VARIABLE} or a "
@@ -279,7 +273,6 @@ class QUSRServerPrompt(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "timeout",
-                    extra_dict=ADVANCED,
                     default=120.0,
                     min=1.0,
                     max=3600.0,

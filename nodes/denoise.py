@@ -16,7 +16,7 @@ from ..qusr_train.images.tiling import Tile, blend_tiles, count_tiles
 from .native.host import checkpoint_interrupt, progress
 from .native.oom import WHOLE, halve_until_it_fits
 from .native.sampling import is_one_step
-from .native.schema import ADVANCED, found_by
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
 SMALLEST_TILE = 32  # latent pixels
@@ -179,6 +179,7 @@ def _restore_one(
 
 class QUSROneStepDenoise(io.ComfyNode):
     @classmethod
+    @advanced("tile", "overlap")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSROneStepDenoise",
@@ -203,7 +204,6 @@ class QUSROneStepDenoise(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "tile",
-                    extra_dict=ADVANCED,
                     default=0,
                     min=0,
                     max=4096,
@@ -212,7 +212,6 @@ class QUSROneStepDenoise(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "overlap",
-                    extra_dict=ADVANCED,
                     default=32,
                     min=0,
                     max=1024,

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..qusr_train.model.noise import VARIANTS, NoiseParameters, as_variant, noise_sigma
 from .native.host import image_out
 from .native.noise import AdaptiveNoise
-from .native.schema import ADVANCED, found_by
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
 from .vae import encode, tile_inputs
 
@@ -48,11 +48,11 @@ def adaptive_noise(
 
 class QUSRAdaptiveNoise(io.ComfyNode):
     @classmethod
+    @advanced("variant", "k", "m", "p", "delta", "tile", "tiles")
     def define_schema(cls) -> io.Schema:
         def parameter(name: str, high: float, step: float, text: str) -> io.Float.Input:
             return io.Float.Input(
                 name,
-                extra_dict=ADVANCED,
                 default=AS_TRAINED,
                 min=AS_TRAINED,
                 max=high,
@@ -92,7 +92,6 @@ class QUSRAdaptiveNoise(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "variant",
-                    extra_dict=ADVANCED,
                     options=["auto", *VARIANTS],
                     default="auto",
                     tooltip="Formula for the noise scale. auto: as the model was trained.",

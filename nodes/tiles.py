@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..qusr_train.images.tiling import Tile, grid
 from .native.host import check_image, image_out
-from .native.schema import ADVANCED, found_by
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, TilesSocket
 
 Area = tuple[str, float, float, float, float]
@@ -68,6 +68,7 @@ def whole_photo(photos: Tensor) -> PhotoTiles:
 
 class QUSRPhotoTiles(io.ComfyNode):
     @classmethod
+    @advanced("overlap")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRPhotoTiles",
@@ -90,7 +91,6 @@ class QUSRPhotoTiles(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "overlap",
-                    extra_dict=ADVANCED,
                     default=32,
                     min=0,
                     max=1024,

@@ -29,7 +29,7 @@ from ..qusr_train.training.plot import loss_plot
 from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics
 from .native.errors import input_names, without_flags
 from .native.host import MODEL_FOLDER, checkpoint_interrupt, image_out, progress, register_model_folder
-from .native.schema import ADVANCED, found_by
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,6 +119,7 @@ def _samples(out: Path, stage: str) -> Tensor:
 
 class QUSRTrain(io.ComfyNode):
     @classmethod
+    @advanced("more")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRTrain",
@@ -152,7 +153,6 @@ class QUSRTrain(io.ComfyNode):
                 ),
                 io.String.Input(
                     "more",
-                    extra_dict=ADVANCED,
                     default="",
                     multiline=True,
                     optional=True,

@@ -14,7 +14,7 @@ from ..qusr_train.images.tiling import iterate_images
 from ..qusr_train.model.uncertainty import estimate_uncertainty, gradient_uncertainty
 from .native.host import check_image, checkpoint_interrupt, image_out, match_batch, progress
 from .native.noise import AdaptiveNoise
-from .native.schema import ADVANCED, found_by
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
 from .native.view_files import uncertainty_files
 
@@ -97,6 +97,7 @@ class QUSRUncertainty(io.ComfyNode):
 
 class QUSRUncertaintyView(io.ComfyNode):
     @classmethod
+    @advanced("range_min", "range_max")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRUncertaintyView",
@@ -119,7 +120,6 @@ class QUSRUncertaintyView(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "range_min",
-                    extra_dict=ADVANCED,
                     default=0.0,
                     min=0.0,
                     max=1000.0,
@@ -128,7 +128,6 @@ class QUSRUncertaintyView(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "range_max",
-                    extra_dict=ADVANCED,
                     default=1.0,
                     min=0.0,
                     max=1000.0,

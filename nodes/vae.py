@@ -18,7 +18,7 @@ from ..qusr_train.model.noise import seeded_noise
 from .native.exact_vae import native_layers
 from .native.host import check_image, checkpoint_interrupt, progress
 from .native.oom import WHOLE, halve_until_it_fits
-from .native.schema import ADVANCED, found_by
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
 MODES = ("exact", "blended")
@@ -194,6 +194,7 @@ def _as_memory_allows(
 
 class QUSREncode(io.ComfyNode):
     @classmethod
+    @advanced("tile", "tiles", "posterior", "posterior_seed")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSREncode",
@@ -210,7 +211,6 @@ class QUSREncode(io.ComfyNode):
                 *tile_inputs(),
                 io.Combo.Input(
                     "posterior",
-                    extra_dict=ADVANCED,
                     options=["mean", "sample"],
                     default="mean",
                     optional=True,
@@ -218,7 +218,6 @@ class QUSREncode(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "posterior_seed",
-                    extra_dict=ADVANCED,
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
@@ -239,6 +238,7 @@ class QUSREncode(io.ComfyNode):
 
 class QUSRDecode(io.ComfyNode):
     @classmethod
+    @advanced("tile", "tiles")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRDecode",
@@ -267,7 +267,6 @@ def tile_inputs(optional: bool = False) -> list[Any]:
     return [
         io.Int.Input(
             "tile",
-            extra_dict=ADVANCED,
             default=WHOLE,
             min=0,
             max=8192,
@@ -277,7 +276,6 @@ def tile_inputs(optional: bool = False) -> list[Any]:
         ),
         io.Combo.Input(
             "tiles",
-            extra_dict=ADVANCED,
             options=list(MODES),
             default="exact",
             optional=optional,
