@@ -12,7 +12,7 @@ $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$(COMFYUI_PATH)" ] || rm -f $(READY)
 NODE := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 JS_READY := tests/js/node_modules/.ready
 
-.PHONY: demo serve test test-e2e lint measure bench bench-train bench-memory parity clean
+.PHONY: demo serve test test-e2e attack lint measure bench bench-train bench-memory parity clean
 
 # --- the environment -------------------------------------------------------------------------
 $(PY):
@@ -41,8 +41,13 @@ test: $(READY) $(JS_READY)
 	cd tests/js && $(NODE) npm run types && $(NODE) npm run unit
 	$(PY) -m pytest tests/unit
 	$(PY) -m pytest tests/nodes
+	$(PY) -m pytest tests/attacks
 	$(PY) -m pytest tests/server
 	$(PY) -m pytest tests/e2e
+
+# The attacks in their long form: hours. `make test` runs the short one. Measured: tests/attacks/RESULTS.md
+attack: $(READY)
+	QUSR_ATTACK=long $(PY) -m pytest tests/attacks
 
 # Only the browser tests; QUSR_FRONTEND=latest runs them on the newest front end instead of the one that ComfyUI pins.
 test-e2e: $(READY) $(JS_READY)

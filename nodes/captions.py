@@ -13,6 +13,7 @@ from torch import Tensor
 from ..qusr_train.captions.cache import CaptionCache, caption_images
 from ..qusr_train.captions.captioner import Captioner, CaptionError
 from ..qusr_train.captions.instruction import INSTRUCTION, MAX_WORDS
+from ..qusr_train.captions.key import HOSTS_VARIABLE, KEY_VARIABLE
 from ..qusr_train.captions.qwen import (
     ATTENTIONS,
     DTYPES,
@@ -22,7 +23,7 @@ from ..qusr_train.captions.qwen import (
     require_for_qwen,
 )
 from ..qusr_train.captions.qwen_models import PUBLISHED, RESEARCH, download_qwen, find_qwen
-from ..qusr_train.captions.server import HOSTS_VARIABLE, KEY_VARIABLE, ServerCaptioner, parse_addresses
+from ..qusr_train.captions.server import ServerCaptioner, parse_addresses
 from ..qusr_train.packages import MissingPackages
 from .native.errors import input_names
 from .native.host import check_image, checkpoint_interrupt, model_folders, progress

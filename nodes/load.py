@@ -14,6 +14,7 @@ from ..qusr_train.checkpoints.load import is_of_the_family, load_checkpoint
 from ..qusr_train.checkpoints.nano_file import BUNDLED, FORMAT
 from .native.host import MODEL_FOLDER, MODEL_SUFFIXES, register_model_folder
 from .native.nano import load_nano_models
+from .native.places import model_file
 from .native.schema import found_by
 from .native.sockets import CATEGORY, UEMSocket
 from .native.stable_diffusion import apply_checkpoint, apply_to_vae, loaded_uem
@@ -47,8 +48,8 @@ def _known_file(path: str, changed: int) -> bool:
 
 def _path(checkpoint: str) -> str | None:
     """Where a file of `_checkpoints` is; None if it is gone."""
-    found = folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
-    return found or (folder_paths.get_full_path(LORAS, checkpoint) if checkpoint.endswith(MODEL_SUFFIXES) else None)
+    found = model_file(checkpoint)
+    return found or (model_file(checkpoint, LORAS) if checkpoint.endswith(MODEL_SUFFIXES) else None)
 
 
 def _nano_files() -> list[str]:
@@ -58,7 +59,7 @@ def _nano_files() -> list[str]:
 
 
 def _nano_path(checkpoint: str) -> str | None:
-    return str(BUNDLED) if checkpoint == BUNDLED_NANO else folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
+    return str(BUNDLED) if checkpoint == BUNDLED_NANO else model_file(checkpoint)
 
 
 class QUSRNanoLoader(io.ComfyNode):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import folder_paths
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
@@ -28,7 +25,16 @@ from ..qusr_train.training.needs import require_for_stage, require_for_training
 from ..qusr_train.training.plot import loss_plot
 from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics
 from .native.errors import input_names, without_flags
-from .native.host import MODEL_FOLDER, checkpoint_interrupt, image_out, progress, register_model_folder
+from .native.host import checkpoint_interrupt, image_out, progress, register_model_folder
+from .native.places import (
+    folder_to_read,
+    input_folders,
+    keep_model,
+    model_roots,
+    place_to_read,
+    run_folder,
+    run_folders,
+)
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
@@ -39,26 +45,55 @@ RECIPES = {NANO: "nano_qusr", SD21: "sd21"}
 PATIENCE = 60  # seconds that a process may take to save after Cancel
 
 
-def run_folder(name: str) -> Path:
-    """Where a run keeps its checkpoints and curves: output/qusr-training/NAME."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name.startswith("."):
-        raise ValueError(f"name: use letters, digits, dots, - and _ only, but got {name!r}")
-    return Path(folder_paths.get_output_directory()) / "qusr-training" / name
+# What `more` may hold. Not in it: what names files or folders, sends pictures to a service, or has a widget of its own.
+MORE = frozenset({
+    "learning_rate", "schedule", "warmup", "weight_decay", "beta2", "uem_learning_rate", "ema", "accumulation",
+    "gradient_weight", "ssim_weight", "l2_weight", "lpips_weight", "csd_weight", "uncertainty_weight",
+    "uncertainty_alpha", "uncertainty_norm", "lpips_backbone", "csd_guidance", "csd_timesteps", "csd_prompt",
+    "csd_negative_prompt", "rank", "uem_channels", "noise_variant", "noise_k", "noise_m", "noise_p", "noise_gradient",
+    "photo_factors", "degradation", "sharpen_targets", "precision", "optimizer", "gradient_checkpointing", "workers",
+    "save_every", "log_every", "sample_every", "tracker",
+})  # fmt: skip
+MOST = {"workers": 16, "rank": 256, "uem_channels": 512, "accumulation": 1024}
+TRACKERS = ("auto", "tensorboard", "none")
+
+
+def _more(text: str) -> dict[str, Any]:
+    """The settings in `more`, if a graph may give them.
+
+    Raises:
+        ValueError: not a JSON object, or a setting that is not in `MORE`.
+    """
+    try:
+        extra = json.loads(text) if text.strip() else {}
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"more: expected a JSON object with training settings ({error})") from error
+    if not isinstance(extra, dict):
+        raise ValueError(f"more: expected a JSON object with training settings, but got {text[:100]!r}")
+    refused = [name for name in extra if name not in MORE]
+    if refused:
+        raise ValueError(
+            f"more: a workflow may not set {', '.join(refused)[:200]}; it may set {', '.join(sorted(MORE))}. For "
+            "everything else use the command line, python -m qusr_train train"
+        )
+    for name, most in MOST.items():
+        if isinstance(extra.get(name), (int, float)) and extra[name] > most:
+            raise ValueError(f"more: {name} may be at most {most}, but got {extra[name]}")
+    if extra.get("tracker", TRACKERS[0]) not in TRACKERS:
+        raise ValueError(f"more: tracker may be {', '.join(TRACKERS)} in a workflow, but got {extra['tracker']!r}")
+    if extra.get("lpips_backbone"):
+        extra["lpips_backbone"] = str(place_to_read("more: lpips_backbone", extra["lpips_backbone"], model_roots()))
+    return extra
 
 
 def _settings(model: str, photos: str, base_folder: str, out: Path, changes: dict[str, Any], more: str) -> TrainConfig:
-    try:
-        extra = json.loads(more) if more.strip() else {}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"more: expected a JSON object with training settings ({error})") from error
-    if not isinstance(extra, dict):
-        raise ValueError(f"more: expected a JSON object with training settings, but got {more!r}")
-    if not photos or not Path(photos).is_dir():
-        raise ValueError(f"photos: no folder at {photos!r}; give the full path of a folder with sharp photos")
-    if model == SD21 and not (base_folder and Path(base_folder).is_dir()):
-        raise ValueError(f"base_folder: no folder at {base_folder!r}; give SD 2.1-base in diffusers form")
-    where = {"photos": photos, "out": str(out), "init": str(BUNDLED) if model == NANO else base_folder}
-    return TrainConfig.from_mapping({**load_config_file(RECIPES[model]), **where, **changes, **extra})
+    extra = _more(more)
+    where = {"photos": str(folder_to_read("photos", photos, input_folders())), "out": str(out)}
+    if model == SD21:
+        where["init"] = str(folder_to_read("base_folder", base_folder, model_roots()))
+    else:
+        where["init"] = str(BUNDLED)
+    return TrainConfig.from_mapping({**load_config_file(RECIPES[model]), **extra, **where, **changes})
 
 
 def _environment() -> dict[str, str]:
@@ -133,8 +168,19 @@ class QUSRTrain(io.ComfyNode):
             is_experimental=True,
             is_output_node=True,
             inputs=[
-                io.String.Input("photos", default="", tooltip="Full path of a folder with sharp photos."),
-                io.String.Input("name", default="my-qusr", tooltip="Name of the run and of the file in models/qusr."),
+                io.String.Input(
+                    "photos",
+                    default="",
+                    tooltip=(
+                        "A folder with sharp photos in ComfyUI's input folder, or in a folder that you listed in "
+                        "user/qusr/folders.txt."
+                    ),
+                ),
+                io.String.Input(
+                    "name",
+                    default="my-qusr",
+                    tooltip="Name of the run and of the file in models/qusr; a taken name gets a number.",
+                ),
                 io.Combo.Input(
                     "model",
                     options=[NANO, SD21],
@@ -149,7 +195,10 @@ class QUSRTrain(io.ComfyNode):
                     "base_folder",
                     default="",
                     optional=True,
-                    tooltip="For SD 2.1-base: its folder in diffusers form (unet, vae, text_encoder inside).",
+                    tooltip=(
+                        "For SD 2.1-base: its folder in diffusers form (unet, vae, text_encoder inside), below "
+                        "ComfyUI's models folder."
+                    ),
                 ),
                 io.String.Input(
                     "more",
@@ -193,11 +242,13 @@ class QUSRTrain(io.ComfyNode):
         register_model_folder()
         comfy.model_management.unload_all_models()  # the other process needs the memory
         train_in_process(config)
-        target = Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]) / f"{name}.safetensors"
-        with write_whole(target) as temporary:
-            shutil.copyfile(out / f"{config.stage}.safetensors", temporary)
+        target = keep_model(out / f"{config.stage}.safetensors", name)
         samples = image_out(_samples(out, config.stage).movedim(-1, 1))
         return io.NodeOutput(target.name, str(out), samples, ui=ui.PreviewImage(samples, cls=cls))
+
+
+def _metrics_files(run: str) -> list[Path]:
+    return list(folder_to_read("run", run, run_folders()).glob("*.metrics.jsonl"))
 
 
 class QUSRLossPlot(io.ComfyNode):
@@ -212,18 +263,28 @@ class QUSRLossPlot(io.ComfyNode):
             is_experimental=True,
             is_output_node=True,
             inputs=[
-                io.String.Input("run", tooltip="The run's folder: QUSR Train's output, or --out of the command line."),
+                io.String.Input(
+                    "run",
+                    tooltip=(
+                        "The run's folder: QUSR Train's output, or another one in ComfyUI's output folder or in a "
+                        "folder that you listed in user/qusr/folders.txt."
+                    ),
+                ),
             ],
             outputs=[io.Image.Output(display_name="plot")],
         )
 
     @classmethod
     def fingerprint_inputs(cls, run: str) -> float:
-        return max((path.stat().st_mtime for path in Path(run).glob("*.metrics.jsonl")), default=0.0)
+        try:
+            files = _metrics_files(run)
+        except ValueError:
+            return float("nan")  # execute says what is wrong
+        return max((path.stat().st_mtime for path in files), default=0.0)
 
     @classmethod
     def execute(cls, run: str) -> io.NodeOutput:
-        found = sorted(Path(run).glob("*.metrics.jsonl"), key=lambda path: path.stat().st_mtime)
+        found = sorted(_metrics_files(run), key=lambda path: path.stat().st_mtime)
         if not found:
             raise ValueError(f"run: no training has logged anything in {run!r}; give the folder of a run")
         plot = image_out(loss_plot(read_metrics(found[-1]))[None])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..qusr_train.captions.measured import measured_prompts
 from ..qusr_train.images.color import COLOR_FIXES, fix_color
+from ..qusr_train.presets import PRESETS, Preset
 from .denoise import one_step
 from .enlarge import enlarge_by
 from .native.host import CheckedImage, check_image, checkpoint_interrupt, image_out, progress
@@ -30,20 +30,6 @@ TILES = {4: (96, 32)}
 NANO_TILE = (384, 64)
 
 
-@dataclass(frozen=True)
-class Preset:
-    """Strengths behind a preset's name."""
-
-    strength: float
-    noise: float
-    text: str
-
-
-PRESETS = {
-    "balanced": Preset(1.0, 1.0, "as trained"),
-    "faithful": Preset(0.6, 0.0, "less added detail, no noise, closest to the photo"),
-    "crisp": Preset(1.25, 1.0, "more detail than trained, may exaggerate"),
-}
 CUSTOM = "custom"
 
 

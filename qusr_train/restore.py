@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,16 @@ from torch import Tensor, nn
 from .captions.measured import measured_prompts
 from .checkpoints.format import CheckpointError
 from .checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_nano
+from .errors import InputError
 from .images.check import enlarge
 from .images.color import fix_color
+from .images.map_file import write_map
 from .images.read import read_image
 from .images.tiling import Tile, exact_tiles
 from .images.write import write_png
 from .model.lora import merge
 from .model.nano import NanoUNet, PixelUnshuffleVAE
-from .model.noise import guided_step, seeded_noise
+from .model.noise import Spread, even_sigma, guided_step, seeded_noise
 from .model.text_encoder import build_text_encoder
 from .model.tokenizer import encode_tokens
 from .model.uncertainty import estimate_uncertainty
@@ -44,6 +47,8 @@ class Restored:
     """(B, 3, H, W), the raw map U; None for methods without one."""
     prompts: list[str]
     """The quality prompt used for each image."""
+    expected_error: Tensor | None = None
+    """(B, H, W), the map as expected absolute error in grey levels; None for a model whose map has no unit."""
 
 
 class RestoresPhotos(Protocol):
@@ -59,12 +64,22 @@ class Restorer:
         checkpoint: a loaded model; the bundled one by default.
         device: where to run.
         lora_strength: scale of the LoRA updates.
+        noise_strength: factor of the injected noise, at least 0; 0 injects none.
+        spread: of the noise; see `model.noise.Spread`.
     """
 
     def __init__(
-        self, checkpoint: NanoCheckpoint | None = None, device: str | torch.device = "cpu", lora_strength: float = 1.0
+        self,
+        checkpoint: NanoCheckpoint | None = None,
+        device: str | torch.device = "cpu",
+        lora_strength: float = 1.0,
+        noise_strength: float = 1.0,
+        spread: Spread = "adaptive",
     ) -> None:
         self.checkpoint = checkpoint = checkpoint or load_nano(BUNDLED)
+        strength = 0.0 if spread == "none" else noise_strength
+        self.noise = dataclasses.replace(checkpoint.noise, p=checkpoint.noise.p * strength)
+        self.spread = spread
         self.device = torch.device(device)
         self.unet = NanoUNet(checkpoint.config)
         self.uem = checkpoint.config.build_uem()
@@ -107,25 +122,42 @@ class Restorer:
         z_lq = self.vae.encode(x_lq).mul_(self.checkpoint.latent_scale)
         del x_lq
         normal = (seeded_noise(tuple(z_lq.shape), seed) if noise is None else noise).to(self.device)
+        even = None
+        if self.spread == "uniform":
+            even = even_sigma(self.vae.encode(u).mul_(self.checkpoint.latent_scale), self.noise)
 
         def step(window: Tensor, place: Tile) -> Tensor:
             u_encoded = self.vae.encode(place.scaled(shuffle).of(u)).mul_(self.checkpoint.latent_scale)
             denoise = partial(self.unet, context=context)
-            return guided_step(window, u_encoded, place.of(normal), self.checkpoint.noise, denoise)
+            return guided_step(window, u_encoded, place.of(normal), self.noise, denoise, even)
 
         z_hq = exact_tiles(z_lq, step, TILE, self.unet.receptive_radius)
         del z_lq
         restored = self.vae.decode(z_hq.div_(self.checkpoint.latent_scale)).cpu().add_(1).div_(2)
         del z_hq
         restored = fix_color(restored.clamp_(0, 1), bicubic, color_fix).clamp(0, 1)
-        return Restored(restored, bicubic, u.cpu(), prompts)
+        meaning = self.checkpoint.map_calibration
+        return Restored(restored, bicubic, u.cpu(), prompts, None if meaning is None else meaning.grey_levels(u).cpu())
 
 
-def restore_file(restorer: RestoresPhotos, source: Path, target: Path, prompt: str | None, seed: int) -> None:
-    """Restore one picture file into a PNG; an alpha channel is enlarged and kept."""
+def restore_file(
+    restorer: RestoresPhotos, source: Path, target: Path, prompt: str | None, seed: int, map_file: Path | None = None
+) -> None:
+    """Restore one picture file into a PNG; an alpha channel is enlarged and kept.
+
+    Args:
+        map_file: where the expected errors in grey levels go, see `images.map_file`.
+
+    Raises:
+        InputError: `map_file` with a model whose map has no unit.
+    """
     image = read_image(source)
     result = restorer(image.rgb, prompt=prompt, seed=seed)
     alpha = None
     if image.alpha is not None:
         alpha = enlarge(image.alpha, *result.image.shape[-2:]).clamp(0, 1)[0]
+    if map_file is not None:
+        if result.expected_error is None:
+            raise InputError("the model's map has no unit, so it cannot be written in grey levels", "maps")
+        write_map(map_file, result.expected_error[0].numpy())
     write_png(target, result.image[0], alpha)

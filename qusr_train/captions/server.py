@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import ssl
 import threading
 import time
@@ -25,14 +26,11 @@ from ..download.connection import PASSING
 from ..images.write import QUICK, png_bytes, to_picture
 from .captioner import Caption, CaptionError, Progress
 from .instruction import INSTRUCTION, MAX_WORDS, request_for, tidy
+from .key import KEY_VARIABLE, hide_key, is_loopback, key_for
 
 log = logging.getLogger(__name__)
 
-KEY_VARIABLE = "QUSR_API_KEY"
-"""Environment variable with the key. Others must begin so: a workflow, which may come from a stranger, names them."""
-HOSTS_VARIABLE = "QUSR_API_HOSTS"
-"""Environment variable with the hosts, separated by commas, that may be given the key."""
-LONGEST_ANSWER = 8 * 1024 * 1024
+LONGEST_ANSWER = 1024 * 1024
 LONGEST_SIDE = 1536  # pixels sent
 
 
@@ -40,7 +38,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirected POST would arrive as a GET without the picture; and the key must not travel on."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        raise CaptionError(f"the server sends elsewhere ({code}); use its final address, {newurl}", field="addresses")
+        where = newurl[:300]
+        raise CaptionError(f"the server sends elsewhere ({code}); use its final address, {where}", field="addresses")
 
 
 class _TryAgain(Exception):
@@ -51,66 +50,33 @@ class _TryAgain(Exception):
         self.wait = wait
 
 
-def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
 def parse_addresses(text: str | Sequence[str]) -> tuple[str, ...]:
     """Addresses such as http://127.0.0.1:8000/v1, separated by commas or spaces, without a trailing slash.
 
     Raises:
-        CaptionError: none, or not http(s).
+        CaptionError: none, or not http(s). What is wrong is not repeated: it may hold a password or key.
     """
     listed = text.replace(",", " ").split() if isinstance(text, str) else list(text)
-    for address in listed:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+    for number, address in enumerate(listed, 1):
+        which = f"address {number} of {len(listed)}" if len(listed) > 1 else "this address"
+        try:
+            parts = urlsplit(address)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets or a port that are none
+            usable = False
+        if usable and ("@" in parts.netloc or parts.query or parts.fragment):
             raise CaptionError(
-                f"expected an address like http://127.0.0.1:8000/v1, but got {address!r}", field="addresses"
-            )
-        if parts.username or parts.password or parts.query:
-            raise CaptionError(
-                "must not hold a password or key, which would be saved with it; set "
-                f"{KEY_VARIABLE} in the environment instead",
+                f"{which} must not hold a password or key, which would be saved with it; set {KEY_VARIABLE} in the "
+                "environment instead",
                 field="addresses",
             )
+        if not usable or not all("!" <= character <= "~" for character in address) or len(address) > 2000:
+            raise CaptionError(f"{which} is none; expected one like http://127.0.0.1:8000/v1", field="addresses")
     if not listed:
         raise CaptionError(
             "is empty; give the server's address, for example http://127.0.0.1:8000/v1", field="addresses"
         )
     return tuple(address.rstrip("/").removesuffix("/chat/completions") for address in listed)
-
-
-def key_for(address: str, variable: str = KEY_VARIABLE) -> str | None:
-    """The key from the environment, if this host may have it.
-
-    Raises:
-        CaptionError: there is a key, but no host is named that may have it; or the variable is none of ours.
-    """
-    if not variable.startswith(KEY_VARIABLE):  # the text may be a key: it is not repeated
-        raise CaptionError(
-            f"expected the name of an environment variable, {KEY_VARIABLE} or one that begins so, for "
-            f"example {KEY_VARIABLE}_WORK; set it in the environment this program starts in, never type the key itself",
-            field="key_variable",
-        )
-    key, hosts = os.environ.get(variable, "").strip(), os.environ.get(HOSTS_VARIABLE, "")
-    if not key:
-        return None
-    if not all("!" <= character <= "~" for character in key):
-        raise CaptionError(
-            f"{variable} holds spaces or other characters that no key has; set it again", field="key_variable"
-        )
-    allowed = {host.strip().lower() for host in hosts.split(",") if host.strip()}
-    parts = urlsplit(address)
-    if (parts.hostname or "").lower() in allowed or parts.netloc.lower() in allowed:
-        return key
-    if _is_loopback(parts.hostname or ""):
-        return None
-    raise CaptionError(
-        f"{parts.hostname} is not in {HOSTS_VARIABLE}, so the key in {variable} is not sent to it. Set "
-        f"{HOSTS_VARIABLE}={parts.hostname} in the environment this program starts in, if you trust this server",
-        field="addresses",
-    )
 
 
 def picture_url(image: Tensor) -> str:
@@ -201,18 +167,29 @@ class ServerCaptioner:
 
 
 def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callable[[], bool], variable: str) -> str:
-    """One request; the text of the answer.
+    """One request; the text of the answer, without the key if the server repeats it.
 
     Raises:
         _TryAgain: may work later.
         CaptionError: will not.
     """
-    headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "qusr"}
     key = key_for(address, variable)
+    try:
+        return hide_key(_exchange(address, body, model, timeout, stopped, variable, key), key)
+    except _TryAgain as error:  # not "from error": a log shows what came before, and that holds the server's words
+        raise _TryAgain(hide_key(str(error), key), error.wait) from None
+    except CaptionError as error:
+        raise CaptionError(hide_key(error.reason, key), error.field, error.value) from None
+
+
+def _exchange(
+    address: str, body: bytes, model: str, timeout: float, stopped: Callable[[], bool], variable: str, key: str | None
+) -> str:
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "qusr"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
     handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
-    if _is_loopback(urlsplit(address).hostname or ""):
+    if is_loopback(urlsplit(address).hostname or ""):
         handlers.append(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + timeout
     request = urllib.request.Request(f"{address}/chat/completions", body, headers)
@@ -231,7 +208,7 @@ def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callab
                 raise _TryAgain("the answer was cut")
     except urllib.error.HTTPError as error:
         with error:
-            raise _refusal(error, address, model, variable) from error
+            raise _refusal(error, address, model, variable, key) from error
     except TimeoutError as error:
         raise _TryAgain(
             f"no answer within {timeout:g} s; raise timeout if the model is slow or still loading"
@@ -248,38 +225,41 @@ def _post(address: str, body: bytes, model: str, timeout: float, stopped: Callab
         raise _TryAgain(str(error.reason)) from error
     except (OSError, http.client.HTTPException) as error:
         raise _TryAgain(f"the connection was cut ({error or type(error).__name__})") from error
-    return _text_of(content)
+    return _text_of(content, key)
 
 
-def _text_of(content: bytes) -> str:
+def _text_of(content: bytes, key: str | None) -> str:
     try:
         answer = json.loads(content)
         text = answer["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:
-        shown = content[:200].decode(errors="replace")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        shown = hide_key(content.decode(errors="replace"), key)[:200]
         raise _TryAgain(f"not a chat completion: {shown!r}") from error
     if isinstance(text, list):  # content in parts
-        text = "".join(part.get("text", "") for part in text if isinstance(part, dict))
+        parts = [part.get("text") for part in text if isinstance(part, dict)]
+        text = "".join(part for part in parts if isinstance(part, str))
     if not isinstance(text, str) or not tidy(text, 0):
         raise _TryAgain("the model answered nothing; it may be a model that cannot see pictures")
     return text
 
 
-def _refusal(error: urllib.error.HTTPError, address: str, model: str, variable: str) -> Exception:
+def _refusal(error: urllib.error.HTTPError, address: str, model: str, variable: str, key: str | None) -> Exception:
     """An HTTP error in words."""
     try:
-        said = error.read(4000).decode(errors="replace").strip()
+        said = error.read(65536).decode(errors="replace").strip()
     except (OSError, http.client.HTTPException):
         said = ""
     try:
         told = json.loads(said)["error"]
-        said = told["message"] if isinstance(told, dict) else str(told)
-    except (ValueError, LookupError, TypeError):
+        said = str(told["message"] if isinstance(told, dict) else told)
+    except (ValueError, LookupError, TypeError, RecursionError):
         pass
-    said = " ".join(said.split())[:300]
+    said = " ".join(hide_key(said, key).split())[:300]
+    reason = "".join(c if c.isprintable() else " " for c in hide_key(str(error.reason), key))[:100]
     if error.code in PASSING:
-        retry = error.headers.get("Retry-After", "")
-        return _TryAgain(f"{error.code} {error.reason} {said}".strip(), float(retry) if retry.isdigit() else None)
+        retry = str(error.headers.get("Retry-After", ""))
+        pause = float(retry) if re.fullmatch("[0-9]{1,6}", retry) else None
+        return _TryAgain(f"{error.code} {reason} {said}".strip(), pause)
     if error.code in (401, 403):
         how = (
             f"the key in {variable} was not accepted" if os.environ.get(variable) else f"it wants a key, set {variable}"
@@ -291,4 +271,4 @@ def _refusal(error: urllib.error.HTTPError, address: str, model: str, variable: 
             "in /v1",
             field="addresses",
         )
-    return CaptionError(f"{address} answered {error.code} {error.reason}: {said}", field="addresses")
+    return CaptionError(f"{address} answered {error.code} {reason}: {said}", field="addresses")

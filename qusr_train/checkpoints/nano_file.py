@@ -2,7 +2,8 @@
 
 Tensors: `unet.*`, `text_encoder.*` (the token embedding as the rows that were trained: `text_encoder.token_ids`,
 `text_encoder.token_rows`), `uem.*`, and `lora.<layer>.down|up`. Metadata: `format`, `format_version`, `config`
-(NanoConfig), `noise` (NoiseParameters), `latent_scale`, `lora_alpha`, `training` (free-form summary).
+(NanoConfig), `noise` (NoiseParameters), `latent_scale`, `lora_alpha`, `training` (free-form summary), and once the map
+was calibrated `map` (MapCalibration).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..model.lora import LoraLayer
+from ..model.map_calibration import AS_TRAINED, MapCalibration
 from ..model.nano import NanoConfig
 from ..model.noise import NoiseParameters
 from ..model.tokenizer import VOCABULARY_SIZE
@@ -57,6 +59,13 @@ class NanoCheckpoint:
     latent_scale: float = 1.0
     """Factor between the VAE's output and the denoiser's latent space (1 for nano)."""
     training: dict[str, Any] = field(default_factory=dict)
+    calibration: MapCalibration | None = None
+    """Measured meaning of the map; None: not measured."""
+
+    @property
+    def map_calibration(self) -> MapCalibration | None:
+        """Meaning of the map: measured, or what the UEM was trained for; None for a map without a unit (`paper`)."""
+        return self.calibration or (AS_TRAINED if self.config.uem == "error" else None)
 
 
 def save_nano(path: str | os.PathLike[str], checkpoint: NanoCheckpoint) -> None:
@@ -84,6 +93,8 @@ def save_nano(path: str | os.PathLike[str], checkpoint: NanoCheckpoint) -> None:
         "lora_alpha": json.dumps(alpha),
         "training": json.dumps(checkpoint.training, sort_keys=True),
     }
+    if checkpoint.calibration is not None:
+        metadata["map"] = checkpoint.calibration.to_json()
     write_file(path, half, metadata)
 
 
@@ -91,7 +102,7 @@ def scale_residual(checkpoint: NanoCheckpoint, factor: float) -> NanoCheckpoint:
     """The same nano model with a weaker (or stronger) residual: its last layer times `factor`.
 
     A model trained on synthetic pairs is too sure of itself on real photos; a share of its residual
-    is nearer to the truth than all of it.
+    is nearer to the truth than all of it. Its errors are others then, so a calibration of the map does not stay.
 
     Raises:
         ValueError: factor not above 0.
@@ -105,7 +116,11 @@ def scale_residual(checkpoint: NanoCheckpoint, factor: float) -> NanoCheckpoint:
         lora[last] = LoraLayer(lora[last].down, lora[last].up * factor, lora[last].alpha)
     scale = checkpoint.training.get("residual_scale", 1.0) * factor
     return dataclasses.replace(
-        checkpoint, unet=unet, lora=lora, training={**checkpoint.training, "residual_scale": scale}
+        checkpoint,
+        unet=unet,
+        lora=lora,
+        training={**checkpoint.training, "residual_scale": scale},
+        calibration=None,
     )
 
 
@@ -148,4 +163,5 @@ def _assemble(tensors: dict[str, Tensor], metadata: dict[str, str]) -> NanoCheck
         lora=lora_layers(part(tensors, "lora."), alpha),
         latent_scale=latent_scale,
         training=json.loads(metadata["training"]),
+        calibration=MapCalibration.from_json(metadata["map"]) if "map" in metadata else None,
     )

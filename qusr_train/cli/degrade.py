@@ -18,17 +18,21 @@ def add(commands: Commands) -> None:
     degrade.add_argument("--degradation", choices=("second_order", "camera"), default="second_order")
     degrade.add_argument("--sharpen_targets", action="store_true", help="unsharp-mask the targets (second_order)")
     degrade.add_argument("--photo_factors", type=float, nargs="+", default=[1.0], help="sizes to use photos at")
+    degrade.add_argument("--in_memory", action="store_true", help="keep the photos in memory: much faster, if they fit")
+    degrade.add_argument("--camera_pairs", metavar="DIR", help="real pairs to mix in: CAMERA/hr and CAMERA/lr2")
+    degrade.add_argument("--camera_share", type=float, default=0.5, help="probability of a real pair (default: 0.5)")
     degrade.add_argument("--workers", type=int, default=0, help="processes (default: 0, this one)")
     degrade.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..data.pregenerate import pregenerate
+    from ..data.pregenerate import Pregeneration, pregenerate
 
-    written = pregenerate(
-        Path(arguments.photos), Path(arguments.out), arguments.count, patch=arguments.patch, seed=arguments.seed,
-        kind=arguments.degradation, sharpen_targets=arguments.sharpen_targets,
-        factors=tuple(arguments.photo_factors), workers=arguments.workers,
+    what = Pregeneration(
+        Path(arguments.photos), arguments.patch, arguments.seed, arguments.degradation, arguments.sharpen_targets,
+        tuple(arguments.photo_factors), arguments.in_memory,
+        Path(arguments.camera_pairs) if arguments.camera_pairs else None, arguments.camera_share,
     )  # fmt: skip
+    written = pregenerate(what, Path(arguments.out), arguments.count, arguments.workers)
     print(f"{written} pairs written into {arguments.out}, {arguments.count - written} were there")
     return 0

@@ -9,7 +9,7 @@ from .parsers import Commands
 
 
 def add(commands: Commands) -> None:
-    photos = commands.add_parser("photos", help="fetch the training photos of qusr-nano (needs apt on Debian)")
+    photos = commands.add_parser("photos", help="fetch the training photos of qusr-nano (Debian; libjxl-tools)")
     photos.add_argument("output", metavar="OUTPUT", help="folder for the photos")
     photos.set_defaults(run=run)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..presets import DEFAULT_PRESET, PRESETS
 from .parsers import Commands, device
 
 if TYPE_CHECKING:
@@ -21,9 +22,13 @@ SD21_ONLY = {
     "posterior": "mean", "color_fix": "wavelet", "tile": 0, "overlap": 32, "vae_tile": 0,
 }  # fmt: skip
 """Flags that nano has no use for, with their defaults."""
+NANO_ONLY = {"preset": DEFAULT_PRESET, "noise": "adaptive", "maps": None}
+"""Flags that work with nano only, with their defaults."""
 
 
 def add(commands: Commands) -> None:
+    from ..model.noise import SPREADS
+
     parser = commands.add_parser("restore", help="enlarge photos four times and restore them")
     parser.add_argument("input", metavar="INPUT", help="an image, or a folder that is searched recursively")
     parser.add_argument("output", metavar="OUTPUT", help="a .png file for one image, else a folder")
@@ -35,6 +40,16 @@ def add(commands: Commands) -> None:
     parser.add_argument("--captions", metavar="FILE", help="a prompt for each image: .json, or .jsonl of `caption`")
     parser.add_argument("--seed", type=int, default=0, help="seed of the injected noise (default: 0)")
     parser.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
+    nano = parser.add_argument_group("with nano")
+    explained = "; ".join(f"{name}: {preset.text}" for name, preset in PRESETS.items())
+    nano.add_argument("--preset", choices=list(PRESETS), default=DEFAULT_PRESET, help=explained)
+    nano.add_argument(
+        "--noise", choices=SPREADS, default="adaptive",
+        help="adaptive: as the map says (default); uniform: everywhere the same, with the same power; none",
+    )  # fmt: skip
+    nano.add_argument(
+        "--maps", metavar="DIR", help="write each picture's map as NAME.npy: float32, expected error in grey levels"
+    )
     sd = parser.add_argument_group("with SD 2.1-base")
     sd.add_argument("--base", metavar="PATH", help="SD 2.1-base: a folder in diffusers form, or a single file")
     sd.add_argument("--dtype", choices=DTYPES, default="float32", help="(default: float32)")
@@ -66,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = _jobs(Path(arguments.input), target)
     if arguments.captions and arguments.prompt is not None:
         raise InputError("give either --prompt or --captions, but got both", "captions")
+    maps = _map_files(jobs, Path(arguments.input), target, arguments.maps)
     captions = read_captions(Path(arguments.captions), (one.stem for one, _ in jobs)) if arguments.captions else {}
     tiles, failed = 0, 0
     restorer = _restorer(arguments)
@@ -82,7 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
         for one, other in jobs:
             tiles = 0
             try:
-                restore_file(restorer, one, other, captions.get(one.stem, arguments.prompt), arguments.seed)
+                prompt = captions.get(one.stem, arguments.prompt)
+                restore_file(restorer, one, other, prompt, arguments.seed, maps.get(other))
             except ImageError as error:
                 failed += 1
                 tqdm.write(f"error: {error}", file=sys.stderr)
@@ -120,6 +137,17 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     return list(zip(sources, targets, strict=True))
 
 
+def _map_files(jobs: list[tuple[Path, Path]], source: Path, target: Path, maps: str | None) -> dict[Path, Path]:
+    """Each output's map, in the same folders below `maps`; none without it."""
+    from ..images.map_file import SUFFIX
+
+    if maps is None:
+        return {}
+    outputs = [other for _, other in jobs]
+    root = target if source.is_dir() else outputs[0].parent
+    return {other: (Path(maps) / other.relative_to(root)).with_suffix(SUFFIX) for other in outputs}
+
+
 def _restorer(arguments: argparse.Namespace) -> RestoresPhotos:
     """The model that the flags ask for."""
     from ..checkpoints.format import stored_format
@@ -131,9 +159,15 @@ def _restorer(arguments: argparse.Namespace) -> RestoresPhotos:
         changed = [name for name, default in SD21_ONLY.items() if getattr(arguments, name) != default]
         if changed:
             raise InputError("is for models on SD 2.1-base; give --base and its --model, or leave it", changed[0])
-        return Restorer(
-            load_nano(BUNDLED if arguments.model == NANO else arguments.model), device=device(arguments.device)
-        )
+        checkpoint = load_nano(BUNDLED if arguments.model == NANO else arguments.model)
+        if arguments.maps and checkpoint.map_calibration is None:
+            raise InputError(
+                f"the map of --model {arguments.model} has no unit, so it cannot be written in grey levels; measure "
+                "its meaning with the command calibrate, or use a model that was trained with uem error",
+                "maps",
+            )
+        preset = PRESETS[arguments.preset]
+        return Restorer(checkpoint, device(arguments.device), preset.strength, preset.noise, arguments.noise)
     model = Path(arguments.model)
     if arguments.model == NANO or stored_format(model) == FORMAT:
         raise InputError(
@@ -146,6 +180,11 @@ def _restorer(arguments: argparse.Namespace) -> RestoresPhotos:
 
         load_checkpoint(model)  # a file that cannot be used is named as such first
         raise InputError(f"{model} needs SD 2.1-base; give its folder in diffusers form, or its single file", "base")
+    changed = [name for name, default in NANO_ONLY.items() if getattr(arguments, name) != default]
+    if changed:
+        raise InputError(
+            "is for nano models; with SD 2.1-base there are --strength, --pixel and --semantic", changed[0]
+        )
     import torch
 
     from ..restore_sd21 import Tiles, load_sd21_restorer

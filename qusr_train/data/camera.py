@@ -1,10 +1,9 @@
 """Synthetic camera degradations: a sharp photo becomes a pair of low and high resolution.
 
-Most pairs imitate one camera at two focal lengths, as real test pairs are taken. Sensor and sharpening
-act at the pixels of each picture (half of the contrast left at 0.2 to 0.45 cycles per pixel), while
-defocus belongs to the scene and is in both pictures: blur beyond a camera's own is not to be undone.
-The rest restores the photo itself from a blurred copy. Mild on purpose, a sixth is heavy.
-Deterministic for a generator.
+Two cameras look at the same scene. Defocus and the lens's own softness are in both pictures and are not to be
+undone; the low-resolution one has more blur, drawn separately, which is. A pair reports that part alone,
+since a prompt is to say what can be undone. Mild on purpose, about a sixth is heavy. Deterministic for
+a generator.
 """
 
 from __future__ import annotations
@@ -13,16 +12,15 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..images.check import enlarge
-from .degraded import SCALE, Degraded
-from .filters import filter_image, gaussian_kernel, jpeg, sinc_kernel
+from .choices import Choices
+from .degraded import SCALE, Applied, Degraded
+from .filters import filter_image, gaussian_kernel, sinc_kernel
+from .sensor import recorded, reduced, sharpened
 
 
-def _sharpen(x: Tensor, amount: float, radius: float) -> Tensor:
-    """Unsharp mask, a camera's own sharpening, halos included."""
-    return x + amount * (x - filter_image(x, gaussian_kernel(radius, radius, 0.0, 9)))
+def _blurred(x: Tensor, sigma_x: float, sigma_y: float, angle: float) -> Tensor:
+    return filter_image(x, gaussian_kernel(sigma_x, sigma_y, angle, 2 * math.ceil(3 * max(sigma_x, sigma_y)) + 1))
 
 
 def degrade(photo: Tensor, generator: torch.Generator, scale: int = SCALE) -> Degraded:
@@ -33,62 +31,32 @@ def degrade(photo: Tensor, generator: torch.Generator, scale: int = SCALE) -> De
         generator: every random choice comes from it.
         scale: downscaling factor.
     """
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * torch.rand((), generator=generator).item()
-
-    def chance(probability: float) -> bool:
-        return torch.rand((), generator=generator).item() < probability
-
+    choices = Choices(generator)
+    uniform, chance = choices.uniform, choices.chance
     height, width = photo.shape[-2] // scale, photo.shape[-1] // scale
-    heavy = chance(0.16)
-    amount = uniform(0.1, 0.9) if chance(0.6) else 0.0
-    radius = uniform(0.5, 1.2)
-    if chance(0.8):  # one camera, two focal lengths
-        defocus = uniform(0.0, 3.2) * scale / 4 if chance(0.5) else 0.0
-        softness = math.hypot(defocus, uniform(0.4, 1.1))
-        hr = filter_image(photo, gaussian_kernel(softness, softness, 0.0, 2 * math.ceil(3 * softness) + 1))
-        if amount:
-            hr = _sharpen(hr, amount, radius)
-        hr = hr.clamp(0, 1)
-        sigma = math.hypot(defocus, scale * uniform(0.4, 0.85))
-    else:
-        hr = photo
-        sigma = uniform(0.5, 3.2 if heavy else 2.5) * scale / 4
+    unit = scale / 4  # the ranges below are pixels of the photo for four-fold pairs
+    heavy = chance(0.15)
+    amount, radius = uniform(0.1, 0.9) if chance(0.5) else 0.0, uniform(0.5, 1.2)
 
-    sigma_y = sigma * uniform(0.7, 1.0) if chance(0.4) else sigma
-    x = filter_image(photo, gaussian_kernel(sigma, sigma_y, uniform(0, math.pi)))
+    softness, hr = 0.0, photo
+    if chance(0.85):
+        defocus = uniform(0.5, 5.0) if chance(0.65) else 0.0
+        softness = math.hypot(defocus, uniform(0.3, 1.3)) * unit
+        hr = _blurred(photo, softness, softness, 0.0)
+        if amount:
+            hr = sharpened(hr, amount, radius)
+        hr = hr.clamp(0, 1)
+
+    usual = (0.6, 2.4) if chance(0.8) else (2.0, 4.2)
+    removable = uniform(*((1.0, 5.0) if heavy else usual))
+    ratio = uniform(0.7, 1.0) if chance(0.3) else 1.0
+    sigma_x, sigma_y = (math.hypot(softness, removable * unit * share) for share in (1.0, ratio))
+    x = _blurred(photo, sigma_x, sigma_y, uniform(0, math.pi))
     if chance(0.05):
         x = filter_image(x, sinc_kernel(uniform(math.pi / 4, math.pi / 2)))
-    kind = torch.randint(3, (), generator=generator).item()
-    if kind == 0:
-        x = enlarge(x, height, width)
-    elif kind == 1:
-        x = F.interpolate(x, size=(height, width), mode="area")
-    else:
-        x = F.interpolate(x, size=(height, width), mode="bilinear", antialias=True)
-
+    x = reduced(x, height, width, choices)
     if chance(0.3):  # two cameras never agree on tone
-        x = x.clamp(0, 1) ** uniform(0.97, 1.03)
         gains = torch.tensor([uniform(0.985, 1.015) for _ in range(3)])
-        x = x * gains.view(1, 3, 1, 1)
-
-    level = 0.0
-    if chance(0.7):
-        level = uniform(0, 14.0 if heavy else 4.0)
-        shape = (1, 1, height, width) if chance(0.3) else x.shape
-        noise = torch.randn(shape, generator=generator)
-        if chance(0.5):  # a camera's own denoiser leaves blotches
-            blotch = gaussian_kernel(uniform(0.4, 1.1), uniform(0.4, 1.1), 0.0, 9)
-            noise = filter_image(noise, blotch) / blotch.square().sum().sqrt()
-        if chance(0.5):  # shot noise grows with the signal
-            noise = noise * (0.25 + x.clamp(0, 1)).sqrt()
-        x = x + noise * (level / 255.0)
-    if amount:
-        x = _sharpen(x, amount, radius)
-    x = (x.clamp(0, 1) * 255.0).round() / 255.0
-    quality = 100
-    if chance(0.5):
-        quality = round(uniform(40, 75) if heavy else uniform(80, 98))
-        x = jpeg(x, quality)
-    return Degraded(lr=x, hr=hr, blur=math.sqrt(sigma * sigma_y) / scale, noise=level, quality=quality)
+        x = x.clamp(0, 1) ** uniform(0.97, 1.03) * gains.view(1, 3, 1, 1)
+    x, noise, quality = recorded(x, choices, heavy, 0.7 * amount, radius, noisy=0.6)
+    return Degraded(x, hr, Applied(removable * math.sqrt(ratio) / 4, noise, quality))

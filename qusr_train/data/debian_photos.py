@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RunError
+from ..files import write_whole
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,16 @@ PACKAGES = (
         "greentock_by_Peter_Nerlich.jpg", "life_by_Aitzol_Berasategi.jpg", "picosdeeuropa_by_Aitzol_Berasategi.jpg",
         "seeding_by_Clements_Engelhardt.jpg", "sunset_by_Aitzol_Berasategi.jpg",
     )),
+    # CC0-1.0, Budgie Desktop Developers; JPEG XL.
+    Package("budgie-backgrounds", "4.2-1", "sid", "usr/share/backgrounds/budgie", (
+        "perched-shrike.jxl", "pondering-heron.jxl", "sunning-anhinga.jxl", "the-spices-of-life.jxl",
+    )),
+    # CC-BY-SA-3.0.
+    Package("ukui-wallpapers", "20.04.4-1", "sid", "usr/share/backgrounds", (
+        "bluebird.jpg", "bridgecity.jpg", "bridgecity2.jpg", "flamingos.jpg", "horse.jpg", "house.jpg", "look.jpg",
+        "mountain-range.jpg", "mountain.jpg", "mountain2.jpg", "sea.jpg", "sky.jpg", "snowy-mountains.jpg",
+        "still-life.jpg", "sunf.jpg",
+    )),
     Package("lomiri-wallpapers-20.04", "20.04.0-2", "bookworm", "usr/share/backgrounds", (
         "Kleiber_by_Lukas_Baubkus.jpg",
     )),
@@ -61,6 +72,28 @@ def _run(*command: str, cwd: Path | None = None) -> str:
     except subprocess.CalledProcessError as error:
         raise RunError(f"photos: {' '.join(command[:3])} failed: {error.stderr.strip()[-400:]}") from error
     return done.stdout
+
+
+def copy_photo(source: Path, folder: Path) -> Path:
+    """Put a photo into a folder, whole or not at all; JPEG XL, which Pillow cannot read, becomes PNG.
+
+    Raises:
+        RunError: djxl fails.
+    """
+    target = folder / source.with_suffix(".png" if source.suffix == ".jxl" else source.suffix).name
+    with write_whole(target) as temporary:
+        if source.suffix == ".jxl":
+            decoded = source.with_suffix(".png")
+            _run("djxl", str(source), str(decoded))
+            source = decoded
+        shutil.copy(source, temporary)
+    return target
+
+
+def _check_programs() -> None:
+    """Before anything is downloaded."""
+    if not shutil.which("djxl"):
+        raise RunError("photos: djxl is not installed, and some photos are JPEG XL; apt-get install libjxl-tools")
 
 
 def _apt_options(work: Path) -> list[str]:
@@ -91,21 +124,22 @@ def fetch(folder: Path) -> int:
         How many photos are there now.
 
     Raises:
-        RuntimeError: apt is missing or fails, or a photo is not where it should be.
+        RunError: apt or djxl is missing or fails, or a photo is not where it should be.
     """
+    _check_programs()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         options = _apt_options(work)
         _run("apt-get", *options, "update")
         for package in PACKAGES:
-            _run("apt-get", *options, "download", f"{package.name}={package.version}", cwd=work)
-            archive = next(work.glob(f"{package.name}_*.deb"))
-            unpacked = work / package.name
-            _run("dpkg-deb", "-x", str(archive), str(unpacked))
+            unpacked = work / f"{package.name}-{package.version}"  # one name comes in two versions
+            unpacked.mkdir()
+            _run("apt-get", *options, "download", f"{package.name}={package.version}", cwd=unpacked)
+            _run("dpkg-deb", "-x", str(next(unpacked.glob("*.deb"))), str(unpacked))
             for photo in package.photos:
                 source = unpacked / package.folder / photo
                 if not source.is_file():
                     raise RunError(f"photos: {package.name} {package.version} has no {photo}")
-                shutil.copy(source, folder / photo)
+                copy_photo(source, folder)
     return sum(len(package.photos) for package in PACKAGES)

@@ -10,6 +10,18 @@ SCALE = 4
 
 
 @dataclass(frozen=True)
+class Applied:
+    """What was done to a low-resolution picture, and can be undone."""
+
+    blur: float
+    """Gaussian blur of `lr` beyond what is in `hr` too, standard deviation in pixels of `lr`."""
+    noise: float
+    """Standard deviation of the noise in `lr`, grey levels (0-255)."""
+    quality: int
+    """JPEG quality of `lr`; 100 when it was never compressed."""
+
+
+@dataclass(frozen=True)
 class Degraded:
     """A training pair and what was done to it."""
 
@@ -17,9 +29,5 @@ class Degraded:
     """(1, 3, H / scale, W / scale) in [0, 1], on the 8-bit grid."""
     hr: Tensor
     """(1, 3, H, W) in [0, 1], the target."""
-    blur: float
-    """Gaussian blur of `lr` in its own pixels (standard deviation)."""
-    noise: float
-    """Standard deviation of the noise in `lr`, grey levels (0-255)."""
-    quality: int
-    """JPEG quality of `lr`; 100 when it was never compressed."""
+    applied: Applied | None = None
+    """None where a few numbers cannot say it, as after second-order degradations."""

@@ -39,12 +39,19 @@ def sinc_kernel(cutoff: float, size: int = 21) -> Tensor:
     return kernel / kernel.sum()
 
 
+LARGE = 11  # side of a kernel from which the Fourier transform is faster
+
+
 def filter_image(image: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve each channel of (B, C, H, W) with (n, n), n odd, replicating the border."""
+    """Correlate each channel of (B, C, H, W) with (n, n), n odd, replicating the border."""
     pad = kernel.shape[-1] // 2
     channels = image.shape[1]
-    weight = kernel[None, None].expand(channels, 1, -1, -1)
-    return F.conv2d(F.pad(image, (pad, pad, pad, pad), mode="replicate"), weight, groups=channels)
+    padded = F.pad(image, (pad, pad, pad, pad), mode="replicate")
+    if kernel.shape[-1] < LARGE:
+        return F.conv2d(padded, kernel[None, None].expand(channels, 1, -1, -1), groups=channels)
+    size = padded.shape[-2:]
+    product = torch.fft.rfft2(padded) * torch.fft.rfft2(kernel.flip(0, 1), s=size)
+    return torch.fft.irfft2(product, s=size)[..., 2 * pad :, 2 * pad :]
 
 
 def jpeg(image: Tensor, quality: int) -> Tensor:

@@ -19,9 +19,11 @@ from ..errors import InputError
 from ..images.check import ImageError
 from ..images.find import match_folders
 from ..images.read import picture_size, read_rgb
-from .camera import SCALE
+from .degraded import SCALE
 from .photo_files import epoch_order, usable
-from .samples import Sample, sample, turned
+from .pregenerated import read_records
+from .prompts import PromptShares, training_prompt
+from .samples import Sample, sample, turned_pair
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +53,13 @@ class PairPatches(Dataset[Sample]):
         seed: of order, crops and turns.
         prompts: `measured`, `files` or `empty`.
         fixed: take pairs as they are, without crop or turn; they must be as large as `patch`.
+        shares: vary the measured prompts; where `degrade` noted what it did, some of them say that.
     """
 
-    def __init__(self, folder: Path, patch: int, length: int, seed: int, prompts: str, fixed: bool = False) -> None:
+    def __init__(
+        self, folder: Path, patch: int, length: int, seed: int, prompts: str, fixed: bool = False,
+        shares: PromptShares | None = None,
+    ) -> None:  # fmt: skip
         for part in ("lr", "hr"):
             if not (folder / part).is_dir():
                 raise InputError(
@@ -67,6 +73,8 @@ class PairPatches(Dataset[Sample]):
             raise InputError(f"no pair is at least {patch} pixels on both sides", field="pairs", value=folder)
         self.stems = list(self.pairs)
         self.captions = load_captions(folder, self.stems) if prompts == "files" else {}
+        self.shares = shares
+        self.records = read_records(folder) if prompts == "measured" else {}
         self.cache: Path | None = None
         """Folder with cached latents, see `latent_cache.py`."""
 
@@ -122,18 +130,21 @@ class PairPatches(Dataset[Sample]):
             x = int(torch.randint(lr.shape[-1] - side + 1, (), generator=generator))
             lr = lr[:, y : y + side, x : x + side]
             hr = hr[:, y * ratio : y * ratio + self.patch, x * ratio : x * ratio + self.patch]
-            state = generator.get_state()
-            lr = turned(lr, generator).contiguous()
-            generator.set_state(state)
-            hr = turned(hr, generator).contiguous()
+            lr, hr = (picture.contiguous() for picture in turned_pair(lr, hr, generator))
         moments = None
         if self.cache is not None:
             from safetensors.torch import load_file
 
             moments = load_file(self.cache / f"{stem}.safetensors")["moments"]
-        return sample(lr, hr, self._prompt(stem, lr), moments)
+        return sample(lr, hr, self._prompt(stem, lr, generator), moments)
 
-    def _prompt(self, stem: str, lr: Tensor) -> str:
+    def _prompt(self, stem: str, lr: Tensor, generator: torch.Generator) -> str:
         if self.prompts == "files":
             return self.captions[stem]
-        return quality.describe(quality.measure_quality(lr[None])[0]) if self.prompts == "measured" else ""
+        if self.prompts == "empty":
+            return ""
+        record = self.records.get(stem)
+        measured = record.measured if record else quality.measure_quality(lr[None])[0]
+        if self.shares is None:
+            return quality.describe(measured)
+        return training_prompt(measured, record.applied if record else None, generator, self.shares)

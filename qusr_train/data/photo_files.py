@@ -16,14 +16,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..captions import measured as quality
 from ..errors import InputError
 from ..images.check import ImageError
 from ..images.find import find_images
 from ..images.read import open_rgb, picture_size
 from .degradation import Degradation
 from .degraded import SCALE, Degraded
-from .samples import Sample, sample, turned
+from .samples import turned
 
 log = logging.getLogger(__name__)
 
@@ -110,18 +109,3 @@ class FilePatches(Dataset[Degraded]):
         x = int(torch.randint(photo.width - self.patch + 1, (), generator=generator))
         crop = photo.crop((x, y, x + self.patch, y + self.patch))
         return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255.0
-
-
-class CaptionedPatches(Dataset[Sample]):
-    """`FilePatches` as training samples, with the measured prompt or none."""
-
-    def __init__(self, patches: FilePatches, prompts: str) -> None:
-        self.patches, self.prompts = patches, prompts
-
-    def __len__(self) -> int:
-        return len(self.patches)
-
-    def __getitem__(self, index: int) -> Sample:
-        pair = self.patches[index]
-        prompt = quality.describe(quality.measure_quality(pair.lr)[0]) if self.prompts == "measured" else ""
-        return sample(pair.lr[0], pair.hr[0], prompt)

@@ -1,4 +1,4 @@
-"""Photos kept in memory, cropped, degraded and captioned.
+"""Photos kept in memory, cropped and degraded.
 
 `photo_files.py` reads them from files instead, when there are too many for memory.
 """
@@ -14,15 +14,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..captions import measured as quality
 from ..errors import InputError
-from ..images.check import ImageError, enlarge
+from ..images.check import ImageError
 from ..images.find import find_images
 from ..images.read import open_rgb
-from .camera import SCALE, degrade
+from .camera import degrade
 from .degradation import Degradation
-from .prompts import paraphrase, true_quality
-from .samples import Sample, turned
+from .degraded import SCALE, Degraded
+from .samples import turned
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +59,8 @@ def load_photos(folder: Path, factors: tuple[float, ...], smallest: int) -> list
     return copies
 
 
-class PhotoPatches(Dataset[Sample]):
-    """Random crops, degraded and captioned; sample i is the same for the same seed, in any worker."""
+class PhotoPatches(Dataset[Degraded]):
+    """Random crops, turned and degraded; sample i is the same for the same seed, in any worker."""
 
     def __init__(
         self,
@@ -69,16 +68,12 @@ class PhotoPatches(Dataset[Sample]):
         patch: int,
         length: int,
         seed: int,
-        empty_prompts: float = 0.1,
-        true_prompts: float = 0.5,
         degradation: Degradation = degrade,
     ) -> None:
         self.photos = photos
         self.patch = patch
         self.length = length
         self.seed = seed
-        self.empty_prompts = empty_prompts
-        self.true_prompts = true_prompts
         self.degradation = degradation
         # Between one draw for each photo and one for each pixel: large photos hold more, but not all of it new.
         areas = torch.tensor([p.shape[1] * p.shape[2] for p in photos], dtype=torch.float64).sqrt()
@@ -90,28 +85,20 @@ class PhotoPatches(Dataset[Sample]):
     def _crop(self, generator: torch.Generator) -> Tensor:
         size = self.patch
         best: Tensor | None = None
-        for _ in range(4):  # flat sky teaches little: take the first crop with some texture
+        for _ in range(5):  # flat sky teaches little: take the first crop with some texture
             where = torch.rand((), generator=generator, dtype=torch.float64)
             photo = self.photos[min(int(torch.searchsorted(self.cumulative, where)), len(self.photos) - 1)]
             y = int(torch.randint(photo.shape[1] - size + 1, (), generator=generator))
             x = int(torch.randint(photo.shape[2] - size + 1, (), generator=generator))
             best = photo[:, y : y + size, x : x + size].float() / 255.0
-            if (best[:, :, 1:] - best[:, :, :-1]).abs().mean() > 0.008:
+            if (best[:, :, 1:] - best[:, :, :-1]).abs().mean() > 0.012:
                 break
         assert best is not None
         return best
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Degraded:
         if not 0 <= index < self.length:
             raise IndexError(index)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         photo = turned(self._crop(generator), generator)
-        pair = self.degradation(photo[None].contiguous(), generator, SCALE)
-        words = quality.measure_quality(pair.lr)[0]
-        if torch.rand((), generator=generator).item() < self.true_prompts:
-            words = true_quality(words, pair)
-        prompt = paraphrase(quality.describe(words), generator)
-        if torch.rand((), generator=generator).item() < self.empty_prompts:
-            prompt = ""
-        x_lq = enlarge(pair.lr, self.patch, self.patch).clamp(0, 1)
-        return Sample(x_lq[0] * 2 - 1, pair.hr[0] * 2 - 1, prompt)
+        return self.degradation(photo[None].contiguous(), generator, SCALE)

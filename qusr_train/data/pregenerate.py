@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from ..captions import measured as quality
 from ..errors import InputError
 from ..files import write_whole
 from ..images.write import write_png
-from .camera import Degraded
+from .camera_pairs import CameraPairs, load_camera_pairs
 from .degradation import degradation
+from .degraded import Degraded
+from .mixed import Mixed
 from .photo_files import FilePatches
+from .photos import PhotoPatches, load_photos
+from .pregenerated import RECORDS, Record, read_records
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +31,56 @@ def _first(batch: list[Degraded]) -> Degraded:
     return batch[0]
 
 
-def pregenerate(
-    photos: Path, out: Path, count: int, *, patch: int = 512, seed: int = 1, kind: str = "second_order",
-    sharpen_targets: bool = False, factors: tuple[float, ...] = (1.0,), workers: int = 0,
-) -> int:  # fmt: skip
-    """Make pairs OUT/lr/NUMBER.png (a quarter of the size) and OUT/hr/NUMBER.png.
+@dataclass(frozen=True)
+class Pregeneration:
+    """What to make; a folder holds pairs of one such setting only."""
+
+    photos: Path
+    """Folder of sharp photos."""
+    patch: int = 512
+    """Side of the targets in pixels."""
+    seed: int = 1
+    degradation: str = "second_order"
+    sharpen_targets: bool = False
+    """Unsharp-mask the targets (second_order)."""
+    photo_factors: tuple[float, ...] = (1.0,)
+    """Sizes to use photos at."""
+    in_memory: bool = False
+    """Keep the photos in memory: much faster, as long as they fit."""
+    camera_pairs: Path | None = None
+    """Folder of real pairs, see `camera_pairs.py`."""
+    camera_share: float = 0.5
+    """Probability of a real pair where there are some."""
+
+    def record(self) -> dict[str, Any]:
+        """What belongs into the folder's own description: all that changes a pair, but no paths."""
+        found: dict[str, Any] = {
+            "patch": self.patch, "seed": self.seed, "degradation": self.degradation,
+            "sharpen_targets": self.sharpen_targets, "photo_factors": list(self.photo_factors),
+        }  # fmt: skip
+        if self.in_memory:
+            found["in_memory"] = True
+        if self.camera_pairs is not None:
+            found["camera_share"] = self.camera_share
+        return found
+
+    def pairs(self, count: int) -> Dataset[Degraded]:
+        """The pairs, made when they are asked for."""
+        degrade = degradation(self.degradation, self.sharpen_targets)
+        patches: Dataset[Degraded]
+        if self.in_memory:
+            photos = load_photos(self.photos, self.photo_factors, self.patch)
+            patches = PhotoPatches(photos, self.patch, count, self.seed, degrade)
+        else:
+            patches = FilePatches(self.photos, self.patch, count, self.seed, degrade, self.photo_factors)
+        if self.camera_pairs is None:
+            return patches
+        real = CameraPairs(load_camera_pairs(self.camera_pairs, self.patch), self.patch, count, self.seed)
+        return Mixed(patches, real, self.camera_share, self.seed)
+
+
+def pregenerate(what: Pregeneration, out: Path, count: int, workers: int = 0) -> int:
+    """Make pairs OUT/lr/NUMBER.png (a quarter of the size) and OUT/hr/NUMBER.png, and note what was done to them.
 
     Pair i depends on the seed and i alone, so a run that was stopped goes on where it stopped, and a
     larger `count` adds to what is there.
@@ -38,25 +89,33 @@ def pregenerate(
         How many pairs were written now.
 
     Raises:
-        ValueError: no usable photo, or OUT holds pairs of other settings.
+        InputError: no usable photo, or OUT holds pairs of other settings.
     """
     from tqdm.auto import tqdm
 
     if count < 1:
         raise InputError(f"must be at least 1, but got {count}", field="count")
-    settings: dict[str, Any] = {
-        "patch": patch, "seed": seed, "degradation": kind, "sharpen_targets": sharpen_targets,
-        "photo_factors": list(factors),
-    }  # fmt: skip
-    record = out / SETTINGS
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8")) != settings:
+    if not 0 <= what.camera_share <= 1:
+        raise InputError(f"must be in [0, 1], but got {what.camera_share}", field="camera_share")
+    settings = out / SETTINGS
+    if settings.is_file() and json.loads(settings.read_text(encoding="utf-8")) != what.record():
         raise InputError(f"{out}: holds pairs of other settings (see {SETTINGS}); use another folder")
-    patches = FilePatches(photos, patch, count, seed, degradation(kind, sharpen_targets), factors)
-    with write_whole(record) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    missing = [i for i in range(count) if not all((out / part / f"{i:08d}.png").is_file() for part in ("lr", "hr"))]
-    loader = DataLoader(Subset(patches, missing), batch_size=1, num_workers=workers, collate_fn=_first)
-    for number, pair in tqdm(zip(missing, loader, strict=True), total=len(missing), unit="pair"):
-        for part, image in (("lr", pair.lr), ("hr", pair.hr)):
-            write_png(out / part / f"{number:08d}.png", image[0])
+    pairs = what.pairs(count)
+    with write_whole(settings) as temporary:
+        temporary.write_text(json.dumps(what.record(), indent=1), encoding="utf-8")
+    records = read_records(out)
+    with write_whole(out / RECORDS) as temporary:  # without a line that a kill cut short
+        temporary.write_text("".join(record.line() for record in records.values()), encoding="utf-8")
+    names = [f"{number:08d}" for number in range(count)]
+    missing = [
+        number for number, name in enumerate(names)
+        if name not in records or not all((out / part / f"{name}.png").is_file() for part in ("lr", "hr"))
+    ]  # fmt: skip
+    loader = DataLoader(Subset(pairs, missing), batch_size=1, num_workers=workers, collate_fn=_first)
+    with (out / RECORDS).open("a", encoding="utf-8") as lines:
+        for number, pair in tqdm(zip(missing, loader, strict=True), total=len(missing), unit="pair"):
+            for part, image in (("lr", pair.lr), ("hr", pair.hr)):
+                write_png(out / part / f"{names[number]}.png", image[0])
+            lines.write(Record(names[number], quality.measure_quality(pair.lr)[0], pair.applied).line())
+            lines.flush()
     return len(missing)

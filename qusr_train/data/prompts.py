@@ -1,14 +1,15 @@
-"""Prompts for training: other words for what the measured captioner says, and what it would say were it never wrong."""
+"""Prompts for training: what the measured captioner says or would say were it never wrong, in several wordings."""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from ..captions import measured as quality
-from .degraded import Degraded
+from .choices import Choices
+from .degraded import Applied
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "very poor clarity, very blurry": ("extremely blurry with very low clarity", "severely out of focus"),
@@ -25,42 +26,78 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "visible compression artifacts": ("noticeable artifacts", "pixelation"),
     "heavy compression artifacts": ("strong blocky artifacts", "severe pixelation"),
 }
+OPENINGS = ("", "The image has ", "a photo with ")
+"""Before a few words, as people type them."""
 
 
-def paraphrase(prompt: str, generator: torch.Generator) -> str:
+@dataclass(frozen=True)
+class PromptShares:
+    """How often a training prompt is what."""
+
+    empty: float = 0.12
+    few_words: float = 0.15
+    """Clarity, perhaps noise and artifacts, as people type them: "sharp, slight noise"."""
+    part: float = 0.15
+    """Some of the caption's sentences."""
+    true_short: float = 0.85
+    """Of few words and parts: saying what was done instead of what is measured, so that words steer."""
+    true_full: float = 0.4
+    """The same of whole captions, which mostly stay what the captioner will say."""
+
+
+def paraphrase(prompt: str, choices: Choices) -> str:
     """Vary a measured caption's wording, so that the model also reads prompts people and Qwen write."""
-
-    def pick(count: int) -> int:
-        return int(torch.randint(count, (), generator=generator).item())
-
     for phrase, others in SYNONYMS.items():
-        choice = pick(len(others) + 1)
-        if choice and phrase in prompt:
-            prompt = prompt.replace(phrase, others[choice - 1])
+        choice = choices.below(len(others) + 2)  # the captioner's own words twice as often as another's
+        if choice >= 2 and phrase in prompt:
+            prompt = prompt.replace(phrase, others[choice - 2])
     return prompt
 
 
-# Where the true blur, noise and JPEG loss change words, chosen so that each word comes about as often
-# as from the measured values.
-TRUE_BLUR_LEVELS = (0.26, 0.47, 0.74, 0.95)
-
-
-TRUE_NOISE_LEVELS = (0.7, 2.0, 5.0, 10.0)
-
-
-TRUE_JPEG_LEVELS = (5.0, 18.0, 40.0)  # 100 - quality
-
-
-def true_quality(measured: quality.Quality, degraded: Degraded) -> quality.Quality:
-    """What the captioner would have measured on `degraded.lr`, were it never wrong.
+def true_quality(measured: quality.Quality, applied: Applied) -> quality.Quality:
+    """What the captioner would have measured, were it never wrong and did it see what can be undone.
 
     A prompt must tell the model more than the picture does, or the model learns not to read it.
     """
+    return dataclasses.replace(
+        measured, blur_x=applied.blur, blur_y=applied.blur, noise=applied.noise, chroma_noise=0.0,
+        blocking=float(100 - applied.quality),
+    )  # fmt: skip
 
-    def on_scale(value: float, true: tuple[float, ...], read: tuple[float, ...]) -> float:
-        return float(np.interp(value, (0.0, *true, 2 * true[-1]), (0.0, *read, 2 * read[-1])))
 
-    blur = on_scale(degraded.blur, TRUE_BLUR_LEVELS, quality.BLUR_LEVELS)
-    noise = on_scale(degraded.noise, TRUE_NOISE_LEVELS, quality.NOISE_LEVELS)
-    blocking = on_scale(100 - degraded.quality, TRUE_JPEG_LEVELS, quality.BLOCKING_LEVELS)
-    return dataclasses.replace(measured, blur_x=blur, blur_y=blur, noise=noise, chroma_noise=0.0, blocking=blocking)
+def training_prompt(
+    measured: quality.Quality, applied: Applied | None, generator: torch.Generator, shares: PromptShares
+) -> str:
+    """The prompt of one training pair.
+
+    Args:
+        measured: of the low-resolution picture.
+        applied: what was done to it, where that is known.
+        generator: every random choice comes from it.
+        shares: how often what.
+    """
+    choices = Choices(generator)
+    if choices.chance(shares.empty):
+        return ""
+    kind = choices.uniform(0, 1)
+    few, part = kind < shares.few_words, kind < shares.few_words + shares.part
+    true = choices.chance(shares.true_short if part else shares.true_full)
+    words = true_quality(measured, applied) if applied is not None and true else measured
+    if few:
+        return _few_words(words, choices)
+    text = paraphrase(quality.describe(words), choices)
+    if part:
+        sentences = text.rstrip(".").split(". ")
+        kept = [sentence for sentence in sentences if choices.chance(0.6)] or sentences[:1]
+        text = ". ".join(choices.shuffled(kept)) + "."
+    return text
+
+
+def _few_words(words: quality.Quality, choices: Choices) -> str:
+    clarity = quality.CLARITY_WORDS[quality.level(words.blur, quality.BLUR_LEVELS)]
+    parts = [choices.one_of((clarity, clarity.split(", ")[-1]))]
+    if choices.chance(0.6):
+        parts.append(quality.NOISE_WORDS[quality.level(words.noise, quality.NOISE_LEVELS)])
+    if choices.chance(0.3):
+        parts.append(quality.BLOCKING_WORDS[quality.level(words.blocking, quality.BLOCKING_LEVELS)])
+    return choices.one_of(OPENINGS) + ", ".join(choices.shuffled(parts))

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .camera import SCALE, Degraded, jpeg
-from .filters import sinc_kernel
+from .choices import Choices
+from .degraded import SCALE, Degraded
+from .filters import jpeg, sinc_kernel
 
 KERNEL_SIZES = (7, 9, 11, 13, 15, 17, 19, 21)
 KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
@@ -44,29 +45,6 @@ class Order:
 
 FIRST = Order(1.0, (0.2, 3.0), (0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3.0))
 SECOND = Order(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5))
-
-
-class Choices:
-    """Random choices, all from one generator."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self.generator = generator
-
-    def uniform(self, low: float, high: float) -> float:
-        return low + (high - low) * torch.rand((), generator=self.generator).item()
-
-    def chance(self, share: float) -> bool:
-        return torch.rand((), generator=self.generator).item() < share
-
-    def pick(self, shares: tuple[float, ...]) -> int:
-        """An index, with these probabilities."""
-        return int(torch.multinomial(torch.tensor(shares), 1, generator=self.generator).item())
-
-    def normal(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, generator=self.generator)
-
-    def poisson(self, rate: Tensor) -> Tensor:
-        return torch.poisson(rate, generator=self.generator)
 
 
 def blur_kernel(kind: str, size: int, sigma_x: float, sigma_y: float, angle: float, beta: float = 1.0) -> Tensor:
@@ -205,7 +183,7 @@ def degrade_second_order(
         x = jpeg(x, quality)
         x = _last_size(x, height, width, final, choices)
     x = (x.clamp(0, 1) * 255).round() / 255
-    return Degraded(lr=x, hr=hr, blur=math.nan, noise=math.nan, quality=quality)
+    return Degraded(lr=x, hr=hr)
 
 
 def _last_size(x: Tensor, height: int, width: int, final: Tensor | None, choices: Choices) -> Tensor:

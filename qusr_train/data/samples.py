@@ -30,6 +30,13 @@ def turned(photo: Tensor, generator: torch.Generator) -> Tensor:
     return photo.flip(2) if turn >= 4 else photo
 
 
+def turned_pair(lr: Tensor, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Both pictures of a pair, (B, C, H, W) or (C, H, W), turned and flipped the same way."""
+    turn = int(torch.randint(8, (), generator=generator))
+    one, other = (torch.rot90(picture, turn % 4, (-2, -1)) for picture in (lr, hr))
+    return (one.flip(-1), other.flip(-1)) if turn >= 4 else (one, other)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Samples stacked; see `Sample`."""

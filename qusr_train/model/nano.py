@@ -204,7 +204,14 @@ class NanoUNet(nn.Module):
                 last.append(module.conv2)
             elif isinstance(module, CrossAttention):
                 last.append(module.to_out[0])
-        for layer in [*last, *self._film_layers()]:
+        for layer in last:
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+        self.film_as_identity()
+
+    def film_as_identity(self) -> None:
+        """Zero what the prompt does to the blocks."""
+        for layer in self._film_layers():
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 

@@ -25,6 +25,10 @@ from torch import Tensor
 Variant = Literal["paper", "reference"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
+Spread = Literal["adaptive", "uniform", "none"]
+"""How the noise is spread: as the map says, evenly with the same power, or no noise at all."""
+SPREADS: tuple[Spread, ...] = get_args(Spread)
+
 
 @dataclass(frozen=True)
 class NoiseParameters:
@@ -83,6 +87,18 @@ def noise_sigma(u_encoded: Tensor, parameters: NoiseParameters) -> Tensor:
     return torch.sqrt(u_latent.abs() + parameters.delta)
 
 
+def even_sigma(u_encoded: Tensor, parameters: NoiseParameters) -> Tensor:
+    """One sigma for all latent pixels and channels with the power of the map's, to see what the map is worth.
+
+    Args:
+        u_encoded, parameters: as for `noise_sigma`, of the whole picture.
+
+    Returns:
+        (B, 1, 1, 1): root mean square of sigma for each image.
+    """
+    return noise_sigma(u_encoded, parameters).square().mean((1, 2, 3), keepdim=True).sqrt()
+
+
 def injected_noise(noise: Tensor, sigma: Tensor, p: float) -> Tensor:
     """The second term of equation 7, eps * sigma * p, so that z_g = z_lq + injected noise.
 
@@ -118,6 +134,7 @@ def guided_step(
     noise: Tensor | None,
     parameters: NoiseParameters,
     denoise: Callable[[Tensor], Tensor],
+    even: Tensor | None = None,
 ) -> Tensor:
     """QUSR's one step, equations 1, 2 and 4 to 7: noise where the map says unsure, then the residual taken away.
 
@@ -127,6 +144,7 @@ def guided_step(
         noise: (B, C, h, w), standard normal; not read without a map.
         parameters: variant, k, m, p, delta.
         denoise: eps_theta, from the guided latent z_g to the residual, both (B, C, h, w).
+        even: (B, 1, 1, 1) from `even_sigma`, to spread the noise evenly instead of as the map says.
 
     Returns:
         z_hq: (B, C, h, w).
@@ -135,7 +153,10 @@ def guided_step(
         return z_lq - denoise(z_lq).float()
     if noise is None:
         raise ValueError("noise: expected standard normal noise beside the uncertainty map, but got None")
-    injected = injected_noise(noise, noise_sigma(u_encoded, parameters), parameters.p)
+    sigma = noise_sigma(u_encoded, parameters)
+    if even is not None:
+        sigma = even.expand_as(sigma)
+    injected = injected_noise(noise, sigma, parameters.p)
     z_g = z_lq + injected
     return residual_step(z_g, denoise(z_g).float(), injected, parameters.variant)
 

@@ -41,6 +41,8 @@ class TrainConfig:
     """Learning rate after the warm-up: cosine to 1 %, linear to 0, or constant."""
     warmup: int = 200
     """Steps of linear warm-up."""
+    hold: float = 0.0
+    """Share of the steps after the warm-up that stay at the peak before the schedule begins."""
     weight_decay: float = 1e-4
     """AdamW's weight decay."""
     beta2: float = 0.99
@@ -53,6 +55,18 @@ class TrainConfig:
     """Weight of the gradient loss beside the pixel loss (nano)."""
     ssim_weight: float = 0.2
     """Weight of 1 - SSIM beside the pixel loss (nano)."""
+    feature_weight: float = 0.0
+    """Weight of the distance in EfficientNet-Lite0's features (nano; needs its two packages)."""
+    adversarial_weight: float = 0.0
+    """Weight of the adversarial loss (nano): above 0, a discriminator is trained beside the model."""
+    adversarial_start: int = 300
+    """Steps that the discriminator learns alone, before the model sees its verdict."""
+    adversarial_ramp: int = 500
+    """Steps in which the adversarial weight then rises to its value."""
+    adversarial_crop: int = 112
+    """Side of the random crop that the discriminator judges, a multiple of 8."""
+    discriminator_learning_rate: float = 2e-4
+    """The discriminator's peak learning rate (its own AdamW, the same schedule)."""
     l2_weight: float = 0.5
     """Weight of the mean squared error (stage `sd21`, eq. 9)."""
     lpips_weight: float = 2.0
@@ -60,7 +74,7 @@ class TrainConfig:
     csd_weight: float = 2.0
     """Weight of classifier score distillation (stage `sd21`, eq. 9)."""
     uncertainty_weight: float = 0.3
-    """Weight of the uncertainty loss (stages `qusr`, `sd21`)."""
+    """Weight of the uncertainty loss (stages `qusr`, `sd21`): eq. 8, or Laplace's likelihood for an error map."""
     uncertainty_alpha: float = 0.03
     """Error (in [-1, 1] units) below which the UEM should report nothing (eq. 8)."""
     uncertainty_norm: Literal["abs", "sigmoid"] = "abs"
@@ -79,6 +93,10 @@ class TrainConfig:
     """LoRA rank (stages `qusr`, `sd21`)."""
     uem_channels: int = 64
     """Hidden channels of the UEM (stage `sd21`; nano's are in its file)."""
+    new_uem: bool = False
+    """Start nano with a new UEM, whose map is an expected error, in place of the one in `init`."""
+    add_film: bool = False
+    """Let the prompt reach every block of an `init` without that (stage `base`); it changes nothing at first."""
     noise_variant: Literal["paper", "reference"] = "paper"
     """Which variant of equations 5-7 to train with (stages `qusr`, `sd21`)."""
     noise_k: float = 0.01
@@ -97,6 +115,10 @@ class TrainConfig:
     """Unsharp-mask the targets of second-order degradations."""
     pairs: str = ""
     """Folder with `lr` and `hr` inside (real pairs, or made by `degrade`) to train on instead of `photos`."""
+    camera_pairs: str = ""
+    """Folder with pairs of real cameras to mix in: CAMERA/hr, and CAMERA/lr2 at half the size (City100's layout)."""
+    camera_share: float = 0.5
+    """Probability of a pair from `camera_pairs`, where they are given."""
     prompts: Literal["measured", "files", "empty"] = "measured"
     """Quality prompts: measured on each input, from `captions.json` or `.jsonl` beside `lr` and `hr`, or none."""
     cache_latents: bool = False
@@ -134,10 +156,11 @@ class TrainConfig:
         for name in (
             "warmup", "workers", "noise_k", "noise_p", "gradient_weight", "ssim_weight", "uncertainty_weight",
             "l2_weight", "lpips_weight", "csd_weight", "csd_guidance", "weight_decay", "sample_every",
+            "feature_weight", "adversarial_weight", "adversarial_start", "adversarial_ramp",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"must be finite and at least 0, but got {getattr(self, name)}", field=name)
-        for name in ("learning_rate", "uem_learning_rate", "uncertainty_alpha"):
+        for name in ("learning_rate", "uem_learning_rate", "discriminator_learning_rate", "uncertainty_alpha"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"must be finite and above 0, but got {getattr(self, name)}", field=name)
         if not self.photo_factors or not all(0 < factor <= 1 for factor in self.photo_factors):
@@ -147,11 +170,16 @@ class TrainConfig:
                 raise InputError(f"must be at least 1, but got {getattr(self, name)}", field=name)
         if self.patch < 64 or self.patch % 16:
             raise InputError(f"must be a multiple of 16 and at least 64, but got {self.patch}", field="patch")
-        for name in ("ema", "beta2"):
+        if self.adversarial_crop < 32 or self.adversarial_crop % 8:
+            raise InputError(
+                f"must be a multiple of 8 and at least 32, but got {self.adversarial_crop}", field="adversarial_crop"
+            )
+        for name in ("ema", "beta2", "hold"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"must be in [0, 1), but got {getattr(self, name)}", field=name)
-        if not 0 <= self.noise_m <= 1:
-            raise InputError(f"must be in [0, 1], but got {self.noise_m}", field="noise_m")
+        for name in ("noise_m", "camera_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"must be in [0, 1], but got {getattr(self, name)}", field=name)
         low, high = (*self.csd_timesteps, 0.0, 0.0)[:2]
         if len(self.csd_timesteps) != 2 or not 0 <= low < high <= 1:
             raise InputError(f"expected 0 <= low < high <= 1, but got {self.csd_timesteps}", field="csd_timesteps")
@@ -168,10 +196,21 @@ class TrainConfig:
             raise InputError(
                 "files need `pairs` with a captions.json; photos are degraded anew each time", field="prompts"
             )
+        if self.camera_pairs and (self.prompts == "files" or self.cache_latents):
+            raise InputError(
+                "have no captions and no fixed crops: not with prompts `files` or `cache_latents`", field="camera_pairs"
+            )
         if self.cache_latents and (self.stage != "sd21" or not self.pairs):
             raise InputError("needs stage `sd21` and `pairs`, whose crops are fixed", field="cache_latents")
         if self.shard and (self.stage != "sd21" or self.compile):
             raise InputError("only for stage `sd21`, and not together with `compile`", field="shard")
+        for name in ("feature_weight", "adversarial_weight", "new_uem", "add_film"):
+            if getattr(self, name) and self.stage == "sd21":
+                raise InputError("only for nano, stages `base` and `qusr`", field=name)
+        if self.adversarial_weight and self.precision == "fp16":
+            raise InputError("its two optimisers need precision `bf16` or `no`", field="adversarial_weight")
+        if self.add_film and (self.stage != "base" or not self.init):
+            raise InputError("only for stage `base` with `init`; a new nano has it anyway", field="add_film")
         if self.sharpen_targets and self.degradation != "second_order":
             raise InputError("only for degradation `second_order`", field="sharpen_targets")
 

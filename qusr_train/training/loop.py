@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,9 @@ from ..data.samples import Batch, Sample, collate
 from ..errors import InputError, RunError
 from ..files import write_whole
 from .config import TrainConfig
+from .discriminator import Adversary
 from .needs import require_for_training
+from .optimizer import learning_rate_factor, make_optimizer
 from .state import CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
 from .step import Autocast, StepNoise, StepResult
 from .tracking import Tracking, sample_sheet
@@ -33,7 +34,9 @@ class Task(Protocol):
     """A model with its losses: `NanoTask`, `SD21Task`."""
 
     model: Any
-    """nn.Module with everything that is trained, its UEM under `uem`."""
+    """nn.Module with everything that is trained by the main optimiser, its UEM under `uem`."""
+    adversary: Adversary | None
+    """Trained against the model by its own optimiser."""
 
     def prepare(self, device: torch.device) -> None: ...
     def compile(self) -> None: ...
@@ -55,37 +58,6 @@ def make_task(config: TrainConfig) -> Task:
     from .nano import NanoTask
 
     return NanoTask(config)
-
-
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then the schedule."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    if config.schedule == "constant":
-        return 1.0
-    if config.schedule == "linear":
-        return max(0.0, 1.0 - progress)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over the trained parameters; a group's `share` multiplies its learning rate."""
-    uem = {id(p) for p in model.uem.parameters()}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if id(p) in uem], "share": config.uem_learning_rate},
-        {"params": [p for p in trained if id(p) not in uem], "share": 1.0},
-    ]
-    options: dict[str, Any] = {
-        "lr": config.learning_rate, "betas": (0.9, config.beta2), "weight_decay": config.weight_decay,
-    }  # fmt: skip
-    chosen = [group for group in groups if group["params"]]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(chosen, **options)
-    from bitsandbytes.optim import AdamW8bit
-
-    return AdamW8bit(chosen, **options)
 
 
 def train(config: TrainConfig, task: Task | None = None, should_stop: Callable[[], bool] = lambda: False) -> Path:
@@ -148,6 +120,10 @@ class _Run:
         self.average = {k: v.detach().clone() for k, v in model.named_parameters() if k in self.names}
         state = load_state(self.state_file, config, self.joint_batch) if self.state_file.exists() else None
         if state:
+            if self.names - state.model.keys():
+                raise InputError(f"{self.state_file}: belongs to a model of another shape; delete it to start again")
+            if self.task.adversary and state.adversary:
+                self.task.adversary.load_state(state.adversary)
             model.load_state_dict({k: v for k, v in state.model.items() if k in self.names}, strict=False)
             self.optimizer.load_state_dict(state.optimizer)
             self.first, self.average, self.shown, self.random = state.step, state.average, state.shown, state.random
@@ -222,6 +198,8 @@ class _Run:
                 accelerator.clip_grad_norm_([p for p in self.wrapped.parameters() if p.requires_grad], 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+            if self.task.adversary and accelerator.sync_gradients:
+                self.task.adversary.update(learning_rate_factor(step, config), accelerator)
         for key, figure in result.figures.items():
             value = figure.item()
             self.shown[key] = 0.99 * self.shown.get(key, value) + 0.01 * value
@@ -301,6 +279,7 @@ class _Run:
                 shown=dict(self.shown),
                 scaler=scaler.state_dict() if scaler is not None else {},
                 random=random_state(),
+                adversary=self.task.adversary.state() if self.task.adversary else {},
             )
             save_state(self.state_file, state, self.config, self.joint_batch)
             line = {**summary, "seconds": round(time.monotonic() - self.started)}

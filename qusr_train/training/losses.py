@@ -26,6 +26,25 @@ def uncertainty_loss(x_hq: Tensor, x_gt: Tensor, u_n: Tensor, alpha: float) -> T
     return ((x_hq - x_gt) * weight).abs().mean() + alpha * u_n.mean()
 
 
+def laplace_loss(x_hq: Tensor, x_gt: Tensor, u: Tensor, window: int = 9) -> Tensor:
+    """How badly a map U explains the error: e / U + ln U, a Laplace distribution's likelihood.
+
+    e is the absolute error, mean of the colours, averaged over `window` x `window`: the error of a single
+    pixel is chance, its neighbourhood's is what can be known. The minimum lies at U = e.
+
+    Args:
+        x_hq: restored image; no gradient reaches it.
+        x_gt: target.
+        u: (B, C, H, W), expected error, above 0, equal channels; see `error_map.ErrorUEM`.
+        window: odd; positions without a whole window are left out.
+    """
+    error = (x_hq.detach().float() - x_gt.float()).abs().mean(1, keepdim=True)
+    error = F.avg_pool2d(error, window, stride=1)
+    edge = window // 2
+    expected = u[:, :1, edge : u.shape[-2] - edge, edge : u.shape[-1] - edge].float()
+    return (error / expected + expected.log()).mean()
+
+
 def normalized_uncertainty(u: Tensor, norm: str) -> Tensor:
     """U_n of equation 8 from the raw map: `abs` is |U|, `sigmoid` is the reference's sigmoid(U)."""
     return torch.sigmoid(u) if norm == "sigmoid" else u.abs()

@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..checkpoints.nano_file import NanoCheckpoint, load_nano, save_nano
-from ..data.degradation import degradation
-from ..data.pairs import PairPatches
-from ..data.photos import PhotoPatches, load_photos
 from ..data.prompts import SYNONYMS
 from ..data.samples import Batch, Sample
 from ..model.error_map import ErrorUEM
-from ..model.lora import add_adapters, extract_adapters, merge
+from ..model.lora import merge
+from ..model.merged_lora import add_merged_lora, extract_merged_lora
 from ..model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from ..model.noise import NoiseParameters, guided_step
 from ..model.text_encoder import TextEncoder, build_text_encoder, strip_text_prefix
@@ -25,7 +23,13 @@ from ..model.tokenizer import VOCABULARY_SIZE, encode_tokens
 from ..model.uncertainty import UEM
 from . import losses
 from .config import TrainConfig
+from .discriminator import Adversary, same_crops
+from .features import FeatureLoss
+from .samples import varied_samples
 from .step import Autocast, StepNoise, StepResult
+
+NEW = NanoConfig(film=128, uem="error", uem_channels=24)
+"""Shape of a model that is trained from scratch. `NanoConfig()` is what files of version 0.1.0 mean."""
 
 
 def _initial_text_encoder(config: NanoConfig) -> TextEncoder:
@@ -57,6 +61,7 @@ def _known_tokens() -> Tensor:
     phrases += [
         "The low-resolution image has. The color is with a reddish cast, bluish, greenish, yellowish.",
         "There is and. The lighting is with and clipped areas. color noise horizontally vertically",
+        "The image has, a photo with.",
     ]
     known = torch.zeros(VOCABULARY_SIZE, dtype=torch.bool)
     known[encode_tokens(phrases).flatten()] = True
@@ -115,56 +120,66 @@ class NanoTask:
 
     Raises:
         CheckpointError: `init` is not a nano model.
+        InputError: the packages of the feature loss are missing.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
+        self.features = FeatureLoss() if config.feature_weight else None
         torch.manual_seed(config.seed)
         self.start = load_nano(config.init) if config.init else None
-        shape = self.start.config if self.start else NanoConfig()
+        shape = self._shape()
         unet, uem = NanoUNet(shape), shape.build_uem()
         if self.start:
-            unet.load_state_dict(self.start.unet)
+            if shape.film and not self.start.config.film:
+                unet.film_as_identity()
+            unet.load_state_dict({**unet.state_dict(), **self.start.unet})
             merge(unet, self.start.lora)  # an earlier fine-tuning becomes part of the base
             self.start.unet = {k: v.clone() for k, v in unet.state_dict().items()}
             text_encoder = build_text_encoder(shape, self.start.text_encoder)
-            if "qusr" in self.start.training:
+            if "qusr" in self.start.training and not config.new_uem:
                 uem.load_state_dict(self.start.uem)
             else:
                 _start_unsure(uem)
         else:
             unet.start_as_identity()
             text_encoder = _initial_text_encoder(shape)
+            _start_unsure(uem)
         self.model = QUSRNano(unet, text_encoder, uem)
         if config.stage == "base":
             uem.requires_grad_(False)
         else:
             text_encoder.requires_grad_(False)
-            add_adapters(unet, rank=config.rank)
+            add_merged_lora(unet, config.rank)
         self.noise = NoiseParameters(variant=config.noise_variant, k=config.noise_k, m=config.noise_m, p=config.noise_p)
+        self.adversary = Adversary(config) if config.adversarial_weight else None
+
+    def _shape(self) -> NanoConfig:
+        """The new model's shape: that of `init`, with the parts that the settings add."""
+        if self.start is None:
+            return NEW
+        shape, config = self.start.config, self.config
+        if config.new_uem:
+            shape = dataclasses.replace(shape, uem=NEW.uem, uem_channels=NEW.uem_channels)
+        if config.add_film and not shape.film:
+            shape = dataclasses.replace(shape, film=NEW.film)
+        return shape
 
     def prepare(self, device: torch.device) -> None:
         """Layout of the weights, before the optimiser is made."""
         self.model.to(memory_format=torch.channels_last)  # about 1.2 x on the CPU
+        for part in (self.features, self.adversary):
+            if part is not None:
+                part.to(device)
 
     def compile(self) -> None:
         self.model.unet.compile()
 
     def dataset(self, length: int) -> Dataset[Sample]:
-        """Photos are kept in memory, at the sizes of `photo_factors`."""
-        config = self.config
-        if config.pairs:
-            return PairPatches(Path(config.pairs), config.patch, length, config.seed, config.prompts)
-        photos = load_photos(Path(config.photos), config.photo_factors, config.patch)
-        return PhotoPatches(
-            photos, config.patch, length, config.seed,
-            empty_prompts=0.1 if config.prompts == "measured" else 1.0,
-            true_prompts=0.5 if config.degradation == "camera" else 0.0,
-            degradation=degradation(config.degradation, config.sharpen_targets),
-        )  # fmt: skip
+        return varied_samples(self.config, length)
 
     def step(self, model: nn.Module, batch: Batch, noise: StepNoise, autocast: Autocast) -> StepResult:
-        """Loss of a batch: pixel, gradient and SSIM; in stage `qusr` also equation 8.
+        """Loss of a batch: how near the picture is, how real it looks, and in stage `qusr` what the map knows of that.
 
         Args:
             model: `self.model`, wrapped for distribution.
@@ -185,13 +200,30 @@ class NanoTask:
         with torch.no_grad():
             bicubic = losses.charbonnier_loss(x_lq, x_gt)
             figures = {"pixel_loss": pixel.detach(), "gain_over_bicubic": bicubic / pixel.detach()}
+        if self.features is not None:
+            with autocast():
+                distance = self.features(x_hq, x_gt)
+            loss = loss + config.feature_weight * distance
+            figures["feature_loss"] = distance.detach()
+        if self.adversary is not None:
+            near, target, given = same_crops([x_hq, x_gt, x_lq], config.adversarial_crop, noise)
+            weight = self.adversary.weight(noise.step)
+            if weight:
+                misled = self.adversary.loss(near, given, autocast)
+                loss = loss + weight * misled
+                figures["adversarial_loss"] = misled.detach()
+            figures |= self.adversary.learn(near, target, given, autocast)
         if u is not None:
-            uncertainty = losses.uncertainty_loss(
-                x_hq.detach(), x_gt, losses.normalized_uncertainty(u, config.uncertainty_norm), config.uncertainty_alpha
-            )
+            uncertainty = self._uncertainty_loss(x_hq, x_gt, u)
             loss = loss + config.uncertainty_weight * uncertainty
             figures["uncertainty_loss"] = uncertainty.detach()
         return StepResult(loss, figures, x_hq.detach(), None if u is None else u.detach())
+
+    def _uncertainty_loss(self, x_hq: Tensor, x_gt: Tensor, u: Tensor) -> Tensor:
+        if isinstance(self.model.uem, ErrorUEM):
+            return losses.laplace_loss(x_hq, x_gt, u)
+        u_n = losses.normalized_uncertainty(u, self.config.uncertainty_norm)
+        return losses.uncertainty_loss(x_hq.detach(), x_gt, u_n, self.config.uncertainty_alpha)
 
     def export(self, weights: dict[str, Tensor], path: Path, summary: dict[str, Any]) -> None:
         """Write the nano file from (averaged) weights, putting them into the model only for the moment."""
@@ -201,7 +233,7 @@ class NanoTask:
         lora = {}
         if config.stage == "qusr":
             assert start is not None
-            lora, unet = extract_adapters(model.unet), start.unet
+            lora, unet = extract_merged_lora(model.unet), start.unet
         else:
             unet = {k: v.detach().clone() for k, v in model.unet.state_dict().items()}
         history = start.training if start else {}

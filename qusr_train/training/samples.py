@@ -4,18 +4,49 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch.utils.data import Dataset
+
+from ..data.camera_pairs import CameraPairs, load_camera_pairs
+from ..data.captioned import CaptionedPatches
 from ..data.degradation import degradation
+from ..data.mixed import Mixed
 from ..data.pairs import PairPatches
-from ..data.photo_files import CaptionedPatches, FilePatches
+from ..data.photo_files import FilePatches
+from ..data.photos import PhotoPatches, load_photos
+from ..data.prompts import PromptShares
+from ..data.samples import Sample
 from .config import TrainConfig
 
 
-def file_samples(config: TrainConfig, length: int) -> CaptionedPatches | PairPatches:
-    """The data set that the settings ask for, from files."""
+def file_samples(config: TrainConfig, length: int) -> Dataset[Sample]:
+    """For SD 2.1-base: pairs, or photos read when they are needed; prompts are the captioner's own words."""
     if config.pairs:
-        return PairPatches(
+        pairs = PairPatches(
             Path(config.pairs), config.patch, length, config.seed, config.prompts, fixed=config.cache_latents
         )
+        return _with_camera_pairs(config, pairs, length, None)
     degrade = degradation(config.degradation, config.sharpen_targets)
     patches = FilePatches(Path(config.photos), config.patch, length, config.seed, degrade, config.photo_factors)
-    return CaptionedPatches(patches, config.prompts)
+    return _with_camera_pairs(config, CaptionedPatches(patches, config.prompts), length, None)
+
+
+def varied_samples(config: TrainConfig, length: int) -> Dataset[Sample]:
+    """For nano: pairs, or photos kept in memory at the sizes of `photo_factors`; prompts in many wordings."""
+    shares = PromptShares()
+    if config.pairs:
+        pairs = PairPatches(Path(config.pairs), config.patch, length, config.seed, config.prompts, shares=shares)
+        return _with_camera_pairs(config, pairs, length, shares)
+    photos = load_photos(Path(config.photos), config.photo_factors, config.patch)
+    degrade = degradation(config.degradation, config.sharpen_targets)
+    patches = PhotoPatches(photos, config.patch, length, config.seed, degrade)
+    return _with_camera_pairs(config, CaptionedPatches(patches, config.prompts, shares), length, shares)
+
+
+def _with_camera_pairs(
+    config: TrainConfig, samples: Dataset[Sample], length: int, shares: PromptShares | None
+) -> Dataset[Sample]:
+    if not config.camera_pairs:
+        return samples
+    pairs = load_camera_pairs(Path(config.camera_pairs), config.patch)
+    real = CaptionedPatches(CameraPairs(pairs, config.patch, length, config.seed), config.prompts, shares)
+    return Mixed(samples, real, config.camera_share, config.seed)

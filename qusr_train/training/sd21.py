@@ -27,6 +27,7 @@ from ..model.stable_diffusion import (
 from ..model.uncertainty import UEM
 from . import losses
 from .config import TrainConfig
+from .discriminator import Adversary
 from .perceptual import PerceptualLoss, find_backbone
 from .samples import file_samples
 from .sharding import shard_frozen
@@ -53,6 +54,7 @@ class SD21Task:
         self, config: TrainConfig, base: StableDiffusion | None = None, perceptual: PerceptualLoss | None = None
     ) -> None:
         self.config = config
+        self.adversary: Adversary | None = None
         if perceptual is None and config.lpips_weight:
             perceptual = PerceptualLoss(find_backbone(config.lpips_backbone))
         self.perceptual = perceptual

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 # What may differ between a run and its continuation; everything else would mix two different runs.
 _FREE_TO_CHANGE = {
-    "photos", "pairs", "out", "steps", "workers", "save_every", "log_every", "sample_every", "tracker", "precision",
-    "gradient_checkpointing", "shard", "compile", "lpips_backbone", "batch_size", "accumulation",
+    "photos", "pairs", "camera_pairs", "out", "steps", "workers", "save_every", "log_every", "sample_every", "tracker",
+    "precision", "gradient_checkpointing", "shard", "compile", "lpips_backbone", "batch_size", "accumulation",
 }  # fmt: skip
 
 
@@ -47,6 +47,8 @@ class TrainState:
     """Loss scale (fp16)."""
     random: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     """torch's random states. No step draws from them, but a library might."""
+    adversary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The discriminator and its optimiser, where there is one."""
 
 
 def _identity(config: TrainConfig, joint_batch: int) -> dict[str, Any]:

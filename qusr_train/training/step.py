@@ -29,6 +29,7 @@ class StepNoise:
 
     def __init__(self, seed: int, step: int, first: int, count: int, total: int) -> None:
         self.generator = torch.Generator().manual_seed(seed * 7_919 + step)
+        self.step = step
         self.part = slice(first, first + count)
         self.total = total
 

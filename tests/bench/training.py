@@ -26,7 +26,7 @@ from qusr_train.data.samples import Batch
 from qusr_train.model.stable_diffusion import StableDiffusion
 from qusr_train.training import losses
 from qusr_train.training.config import TrainConfig, load_config_file
-from qusr_train.training.loop import make_optimizer
+from qusr_train.training.optimizer import make_optimizer
 from qusr_train.training.perceptual import PerceptualLoss
 from qusr_train.training.sd21 import SD21Task
 from qusr_train.training.step import StepNoise

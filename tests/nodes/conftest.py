@@ -31,6 +31,8 @@ _import_comfyui()
 @pytest.fixture(scope="session")
 def pack() -> ModuleType:
     """The extension, imported under a foreign name with relative imports, as ComfyUI does it."""
+    if "qusr_pack" in sys.modules:  # tests/attacks take this fixture too
+        return sys.modules["qusr_pack"]
     spec = importlib.util.spec_from_file_location(
         "qusr_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )

@@ -7,13 +7,20 @@ from typing import Any
 
 import pytest
 
+from qusr_train.captions.key import HOSTS_VARIABLE, KEY_VARIABLE
 from tests.support.comfyui import Server
+
+KEY = "sk-server-test-0123456789-abcdef"
+"""The user's key for a caption server, which ComfyUI is started with."""
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(KEY_VARIABLE, KEY)
+        environment.setenv(HOSTS_VARIABLE, "127.0.0.1")
+        with Server() as running:
+            yield running
 
 
 @pytest.fixture(scope="session")

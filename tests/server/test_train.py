@@ -26,6 +26,7 @@ def name() -> Iterator[str]:
     chosen = f"test-{uuid.uuid4().hex[:8]}"
     yield chosen
     (base_directory() / "models" / "qusr" / f"{chosen}.safetensors").unlink(missing_ok=True)
+    shutil.rmtree(base_directory() / "input" / chosen, ignore_errors=True)
     shutil.rmtree(base_directory() / "output" / "qusr-training" / chosen, ignore_errors=True)
 
 
@@ -56,11 +57,13 @@ def _picture(server: Server, shown: dict[str, Any]) -> np.ndarray:
     return np.asarray(image, dtype=np.float64)
 
 
-def test_train_load_restore(server: Server, tmp_path: Path, name: str) -> None:
+def test_train_load_restore(server: Server, name: str) -> None:
     bundled, file = _checkpoints(server)[0], f"{name}.safetensors"
-    shutil.copy(ROOT / "nodes" / "example_photo" / "osprey-small.png", tmp_path / "photo.png")
+    photos = base_directory() / "input" / name
+    photos.mkdir()
+    shutil.copy(ROOT / "nodes" / "example_photo" / "osprey-small.png", photos / "photo.png")
     training = {
-        "photos": str(tmp_path), "name": name, "model": "qusr-nano", "steps": 3, "batch_size": 1, "patch": 64,
+        "photos": name, "name": name, "model": "qusr-nano", "steps": 3, "batch_size": 1, "patch": 64,
         "seed": 1, "more": json.dumps(MORE),
     }  # fmt: skip
     shown = server.run({

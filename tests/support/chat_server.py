@@ -33,6 +33,16 @@ class Asked:
         return Image.open(io.BytesIO(base64.b64decode(address.removeprefix("data:image/png;base64,"))))
 
 
+@dataclass
+class Reply:
+    """An answer word for word, for a script."""
+
+    content: bytes
+    code: int = 200
+    reason: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
@@ -55,13 +65,16 @@ class _Handler(BaseHTTPRequestHandler):
             owner.busy += 1
             owner.busiest = max(owner.busiest, owner.busy)
         try:
-            getattr(self, f"_{how}")()
+            if isinstance(how, Reply):
+                self._give(how.code, how.content, how.reason, **how.headers)
+            else:
+                getattr(self, f"_{how}")()
         finally:
             with owner.lock:
                 owner.busy -= 1
 
-    def _give(self, code: int, content: bytes, **headers: str) -> None:
-        self.send_response(code)
+    def _give(self, code: int, content: bytes, reason: str | None = None, **headers: str) -> None:
+        self.send_response(code, reason)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(content)))
@@ -140,8 +153,8 @@ class _Server(ThreadingHTTPServer):
 class ChatServer:
     """Use as a context manager; `address` goes into base_url."""
 
-    script: list[str] = field(default_factory=list)
-    """How the next requests are treated: the handler's method names without underscore; then "answer"."""
+    script: list[str | Reply] = field(default_factory=list)
+    """How the next requests are treated: the handler's method names without underscore; then "answer". Or a `Reply`."""
     text: str = ""
     """What is answered; empty: the size of the picture."""
     delay: float = 0.0
@@ -154,7 +167,7 @@ class ChatServer:
     def __enter__(self) -> ChatServer:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.owner = self
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:

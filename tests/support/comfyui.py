@@ -187,13 +187,21 @@ class Server:
             details = json.loads(error.read() or b"{}")
             raise PromptFailed(f"{path}: HTTP {error.code}: {details}", details) from error
 
-    def run(self, prompt: dict[str, Any], timeout: float = 600) -> dict[str, Any]:
+    def run(
+        self, prompt: dict[str, Any], timeout: float = 600, workflow: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Queue a prompt in API format, wait for it, and return its outputs by node id.
+
+        Args:
+            prompt: by node id.
+            timeout: seconds.
+            workflow: what the front end sends along to be saved in pictures.
 
         Raises:
             PromptFailed: validation or execution failed.
         """
-        queued = self.post("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex})["prompt_id"]
+        extra = {"extra_data": {"extra_pnginfo": {"workflow": workflow}}} if workflow else {}
+        queued = self.post("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex, **extra})["prompt_id"]
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             history = self.get(f"/history/{queued}")

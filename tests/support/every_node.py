@@ -65,6 +65,8 @@ def run_all(run: _Runs, folder: Path) -> None:
     build(models["LLM"] / "tiny")
     for kind, place in models.items():
         folder_paths.folder_names_and_paths[kind] = ([str(place)], {".pkl", ".safetensors"})
+    (folder / "input").mkdir()
+    folder_paths.set_input_directory(str(folder / "input"))
     folder_paths.set_output_directory(str(folder / "output"))
     folder_paths.set_temp_directory(str(folder / "temp"))
     folder_paths.set_user_directory(str(folder / "user"))
@@ -101,10 +103,12 @@ def run_all(run: _Runs, folder: Path) -> None:
     run("QUSRCompare", large, fixed)
     settings = (["balanced"], [0], [""], [1.0], [1.0], ["wavelet"])
     run("QUSRUpscale", [small], *settings, None, None, None, None, [tiles[1]])
-    training = (str(folder), "run", "qusr-nano", 1, 1, 64, 1)
+    training = (str(folder / "input"), "run", "qusr-nano", 1, 1, 64, 1)
     run("QUSRTrain", *training, check={"model": "qusr-nano"})
-    (folder / "base.metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n')
-    run("QUSRLossPlot", str(folder))
+    logged = folder / "output" / "qusr-training" / "run" / "base.metrics.jsonl"
+    logged.parent.mkdir(parents=True, exist_ok=True)
+    logged.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n')
+    run("QUSRLossPlot", str(logged.parent))
 
 
 if __name__ == "__main__":

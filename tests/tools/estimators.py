@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from qusr_train.captions import measured as quality
-from qusr_train.data.camera import degrade, jpeg
-from qusr_train.data.filters import filter_image, gaussian_kernel
+from qusr_train.data.camera import degrade
+from qusr_train.data.filters import filter_image, gaussian_kernel, jpeg
 from qusr_train.images.find import find_images
 
 BLURS = (0.0, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -113,9 +113,11 @@ def mixed(paths: list[Path], crops: int = 6, side: int = 512) -> dict[str, list[
             window = window[..., : window.shape[2] // 4 * 4, : window.shape[3] // 4 * 4].contiguous()
             pair = degrade(window, generator)
             found = quality.measure_quality(pair.lr)[0]
-            rows["blur"].append((pair.blur, found.blur))
-            rows["noise"].append((pair.noise, found.noise))
-            rows["blocking"].append((100.0 - pair.quality, found.blocking))
+            applied = pair.applied
+            assert applied is not None
+            rows["blur"].append((applied.blur, found.blur))
+            rows["noise"].append((applied.noise, found.noise))
+            rows["blocking"].append((100.0 - applied.quality, found.blocking))
     return rows
 
 

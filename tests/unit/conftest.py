@@ -102,12 +102,12 @@ def tiny_sd21(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_pairs(tmp_path_factory: pytest.TempPathFactory, texture: Tensor) -> Path:
     """Six pairs of 64 x 64, made by `degrade`."""
-    from qusr_train.data.pregenerate import pregenerate
+    from qusr_train.data.pregenerate import Pregeneration, pregenerate
 
     photos = tmp_path_factory.mktemp("photos")
     Image.fromarray((texture[0] * 255).byte().permute(1, 2, 0).numpy()).save(photos / "photo.png")
     out = tmp_path_factory.mktemp("pairs")
-    pregenerate(photos, out, 6, patch=64)
+    pregenerate(Pregeneration(photos, patch=64), out, 6)
     return out
 
 

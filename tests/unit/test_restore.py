@@ -11,7 +11,10 @@ import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from qusr_train.checkpoints.nano_file import NanoCheckpoint
+from qusr_train.errors import InputError
 from qusr_train.images.read import read_image
+from qusr_train.model.error_map import ErrorUEM
+from qusr_train.model.map_calibration import MapCalibration
 from qusr_train.model.nano import NanoUNet
 from qusr_train.model.noise import NoiseParameters, seeded_noise
 from qusr_train.model.text_encoder import build_text_encoder
@@ -117,3 +120,51 @@ def test_restored_file_is_the_restored_tensor(restorer: Restorer, tmp_path: Path
     restore_file(restorer, source, tmp_path / "deep" / "out.png", prompt="a photo", seed=3)
     expected = restorer(read_image(source).rgb, prompt="a photo", seed=3).image
     torch.testing.assert_close(read_image(tmp_path / "deep" / "out.png").rgb, expected, atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+def _with_error_map(checkpoint: NanoCheckpoint) -> NanoCheckpoint:
+    uem = ErrorUEM(2)
+    config = dataclasses.replace(checkpoint.config, uem="error")
+    return dataclasses.replace(checkpoint, config=config, uem=dict(uem.state_dict()))
+
+
+def test_map_of_errors_comes_in_grey_levels(tiny_checkpoint: NanoCheckpoint, image: torch.Tensor) -> None:
+    result = Restorer(_with_error_map(tiny_checkpoint))(image)
+    assert result.expected_error is not None
+    assert result.expected_error.shape == (1, 40, 28)
+    torch.testing.assert_close(result.expected_error, result.uncertainty.mean(1) * 127.5)
+
+
+def test_paper_map_has_no_unit_until_it_is_calibrated(tiny_checkpoint: NanoCheckpoint, image: torch.Tensor) -> None:
+    assert Restorer(tiny_checkpoint)(image).expected_error is None
+    calibration = MapCalibration(((0.0, 1.0), (0.5, 9.0), (100.0, 9.0)))
+    calibrated = Restorer(dataclasses.replace(tiny_checkpoint, calibration=calibration))(image)
+    assert calibrated.expected_error is not None
+    assert torch.equal(calibrated.expected_error, calibration.grey_levels(calibrated.uncertainty))
+    assert torch.equal(calibrated.image, Restorer(tiny_checkpoint)(image).image)  # the noise reads the raw map
+
+
+def test_strength_and_spread_of_the_noise(tiny_checkpoint: NanoCheckpoint, image: torch.Tensor) -> None:
+    silent = Restorer(dataclasses.replace(tiny_checkpoint, noise=NoiseParameters(variant="paper", p=0.0)))(image).image
+    assert torch.equal(Restorer(tiny_checkpoint, noise_strength=0.0)(image).image, silent)
+    assert torch.equal(Restorer(tiny_checkpoint, spread="none")(image).image, silent)
+    adaptive, uniform = (Restorer(tiny_checkpoint, spread=spread)(image).image for spread in ("adaptive", "uniform"))
+    assert (adaptive - uniform).abs().max() > 0
+    assert (uniform - silent).abs().max() > 1e-4
+
+
+def test_map_file_of_a_map_without_unit_is_refused_before_anything_is_written(
+    restorer: Restorer, tmp_path: Path, write_image: WriteImage
+) -> None:
+    source = write_image(tmp_path / "in.png", (6, 5))
+    with pytest.raises(InputError, match="maps: the model's map has no unit"):
+        restore_file(restorer, source, tmp_path / "out.png", None, 0, tmp_path / "out.npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_uniform_noise_knows_nothing_of_tiles(tiny_checkpoint: NanoCheckpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = torch.rand((1, 3, 24, 20), generator=torch.Generator().manual_seed(3))
+    restorer = Restorer(tiny_checkpoint, spread="uniform")
+    whole = restorer(picture).image
+    monkeypatch.setattr("qusr_train.restore.TILE", 8)
+    torch.testing.assert_close(restorer(picture).image, whole, atol=1e-5, rtol=0)

@@ -18,8 +18,7 @@ from qusr_train.captions.estimators import (
     noise_variance,
 )
 from qusr_train.captions.measured import measure_quality
-from qusr_train.data.camera import jpeg
-from qusr_train.data.filters import filter_image, gaussian_kernel
+from qusr_train.data.filters import filter_image, gaussian_kernel, jpeg
 from tests.tools.estimators import blur_sweep, jpeg_sweep, noise_sweep, on_8_bits, rank_correlation, read_photo
 
 PHOTOS = sorted((Path(__file__).parents[2] / "photos").glob("*.png"))

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from qusr_train.captions.captioner import CaptionError
 from qusr_train.captions.instruction import INSTRUCTION
-from qusr_train.captions.server import HOSTS_VARIABLE, KEY_VARIABLE, ServerCaptioner, key_for, parse_addresses
+from qusr_train.captions.key import HOSTS_VARIABLE, KEY_VARIABLE, key_for
+from qusr_train.captions.server import ServerCaptioner, parse_addresses
 from tests.support.chat_server import ChatServer
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qusr_train.checkpoints.format import CheckpointError
 from qusr_train.checkpoints.nano_file import NanoCheckpoint, load_nano, save_nano, scale_residual
+from qusr_train.model.map_calibration import AS_TRAINED, MapCalibration, TrustLevel
 from qusr_train.model.text_encoder import strip_text_prefix
 from qusr_train.restore import Restorer
 
@@ -149,3 +150,29 @@ def test_scaled_residual_is_that_share_of_the_residual() -> None:
     torch.testing.assert_close(half[inside], 0.5 * full[inside], atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match="factor"):
         scale_residual(checkpoint, 0.0)
+
+
+def test_calibration_of_the_map_is_kept_with_the_weights(tiny_checkpoint: NanoCheckpoint, tmp_path: Path) -> None:
+    calibration = MapCalibration(((0.0, 0.5), (1.0, 30.0)), (TrustLevel(8.0, 0.9, 3.0),), "12 pairs")
+    save_nano(tmp_path / "a.safetensors", tiny_checkpoint)
+    plain = load_nano(tmp_path / "a.safetensors")
+    assert plain.map_calibration is None  # the paper's map has no unit
+    save_nano(tmp_path / "b.safetensors", dataclasses.replace(plain, calibration=calibration))
+    calibrated = load_nano(tmp_path / "b.safetensors")
+    assert calibrated.map_calibration == calibration
+    assert all(torch.equal(value, plain.uem[key]) for key, value in calibrated.uem.items())
+    assert scale_residual(calibrated, 0.5).calibration is None
+
+
+def test_a_map_of_errors_has_a_unit_without_calibration(tiny_checkpoint: NanoCheckpoint) -> None:
+    config = dataclasses.replace(tiny_checkpoint.config, uem="error")
+    assert dataclasses.replace(tiny_checkpoint, config=config).map_calibration == AS_TRAINED
+
+
+def test_a_damaged_calibration_is_named(tiny_checkpoint: NanoCheckpoint, tmp_path: Path) -> None:
+    calibration = MapCalibration(((0.0, 0.5), (1.0, 30.0)))
+    save_nano(tmp_path / "a.safetensors", dataclasses.replace(tiny_checkpoint, calibration=calibration))
+    data = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(data.replace(b"grey levels", b"gray levels"))
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: inconsistent content \(map unit: expected"):
+        load_nano(tmp_path / "a.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qusr_train.checkpoints.nano_file import NanoCheckpoint, load_nano, save_nano
 from qusr_train.cli.main import main
+from qusr_train.images.read import read_image
+from qusr_train.images.write import to_picture
+from qusr_train.model.error_map import ErrorUEM
+from qusr_train.model.noise import SPREADS
+from qusr_train.presets import PRESETS
+from qusr_train.restore import Restorer
 
 WriteImage = Callable[..., Path]
 Run = Callable[..., int]
@@ -72,6 +80,72 @@ def test_seed_and_prompt_reach_the_model(restore: Run, tmp_path: Path, write_ima
     assert np.array_equal(plain, again)
     assert not np.array_equal(plain, seed)
     assert not np.array_equal(plain, prompt)
+
+
+def _error_model(path: Path, tiny_checkpoint: NanoCheckpoint) -> Path:
+    """The tiny model with a map of errors."""
+    uem = dict(ErrorUEM(2).state_dict())
+    config = dataclasses.replace(tiny_checkpoint.config, uem="error")
+    save_nano(path, dataclasses.replace(tiny_checkpoint, config=config, uem=uem))
+    return path
+
+
+def test_maps_of_a_folder_keep_its_structure(
+    tiny_checkpoint: NanoCheckpoint, tmp_path: Path, write_image: WriteImage
+) -> None:
+    model = _error_model(tmp_path / "model.safetensors", tiny_checkpoint)
+    for name in ("a.png", "sub/a.jpg"):
+        write_image(tmp_path / "in" / name, (5, 3))
+    flags = ["--model", str(model), "--maps", str(tmp_path / "maps")]
+    assert main(["restore", str(tmp_path / "in"), str(tmp_path / "out"), *flags]) == 0
+    written = sorted(p.relative_to(tmp_path / "maps").as_posix() for p in (tmp_path / "maps").rglob("*.*"))
+    assert written == ["a.npy", "sub/a.npy"]
+    values = np.load(tmp_path / "maps" / "sub" / "a.npy")
+    assert values.dtype == np.float32
+    assert values.shape == (12, 20)
+    expected = Restorer(load_nano(model))(read_image(tmp_path / "in" / "sub" / "a.jpg").rgb).expected_error
+    assert expected is not None
+    assert np.array_equal(values, expected[0].numpy())
+
+
+def test_map_of_one_file_is_named_like_its_output(
+    tiny_checkpoint: NanoCheckpoint, tmp_path: Path, write_image: WriteImage
+) -> None:
+    model = _error_model(tmp_path / "model.safetensors", tiny_checkpoint)
+    source = write_image(tmp_path / "in.png", (5, 3))
+    flags = ["--model", str(model), "--maps", str(tmp_path / "maps")]
+    assert main(["restore", str(source), str(tmp_path / "deep" / "out.png"), *flags]) == 0
+    assert [p.name for p in (tmp_path / "maps").iterdir()] == ["out.npy"]
+
+
+def test_maps_of_a_model_without_unit_are_refused(
+    restore: Run, tmp_path: Path, write_image: WriteImage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_image(tmp_path / "in.png")
+    assert restore(source, tmp_path / "out.png", "--maps", tmp_path / "maps") == 2
+    assert _error(capsys).startswith("error: --maps: the map of --model")
+    assert not (tmp_path / "out.png").exists()
+    assert not (tmp_path / "maps").exists()
+
+
+def test_presets_and_spread_of_the_noise_reach_the_model(
+    restore: Run, tiny_file: Path, tmp_path: Path, write_image: WriteImage
+) -> None:
+    source = write_image(tmp_path / "in.png", (16, 16))
+    plain = Restorer(load_nano(tiny_file))
+    for name, preset in PRESETS.items():
+        assert restore(source, tmp_path / f"{name}.png", "--preset", name) == 0
+        expected = Restorer(load_nano(tiny_file), "cpu", preset.strength, preset.noise)(read_image(source).rgb).image
+        assert np.array_equal(_pixels(tmp_path / f"{name}.png"), np.array(to_picture(expected[0])))
+    assert not np.array_equal(_pixels(tmp_path / "faithful.png"), _pixels(tmp_path / "crisp.png"))
+    assert np.array_equal(
+        _pixels(tmp_path / "balanced.png"), np.array(to_picture(plain(read_image(source).rgb).image[0]))
+    )
+    for spread in SPREADS:
+        assert restore(source, tmp_path / f"{spread}.png", "--noise", spread) == 0
+    assert np.array_equal(_pixels(tmp_path / "adaptive.png"), _pixels(tmp_path / "balanced.png"))
+    assert not np.array_equal(_pixels(tmp_path / "uniform.png"), _pixels(tmp_path / "adaptive.png"))
+    assert not np.array_equal(_pixels(tmp_path / "uniform.png"), _pixels(tmp_path / "none.png"))
 
 
 def test_missing_input(restore: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

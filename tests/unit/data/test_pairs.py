@@ -12,11 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from qusr_train.captions import measured as quality
 from qusr_train.cli.main import main
 from qusr_train.data.degradation import degradation
 from qusr_train.data.pairs import PairPatches
 from qusr_train.data.photo_files import FilePatches, epoch_order
-from qusr_train.data.pregenerate import pregenerate
+from qusr_train.data.pregenerate import Pregeneration, pregenerate
+from qusr_train.data.pregenerated import RECORDS, read_records
+from qusr_train.data.prompts import PromptShares
 from qusr_train.data.real_esrgan import KINDS, blur_kernel, degrade_second_order, sharpen_target
 
 
@@ -106,14 +109,57 @@ def test_photo_that_breaks_later_is_replaced(photos: Path, caplog: pytest.LogCap
 
 def test_pregenerated_set_resumes_and_grows(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    assert pregenerate(photos, out, 3, patch=64) == 3
+    assert pregenerate(Pregeneration(photos, patch=64), out, 3) == 3
     first = {path.name: path.read_bytes() for path in (out / "lr").iterdir()}
     (out / "lr" / "00000001.png").unlink()  # as if it had been stopped
     assert main(["degrade", "--photos", str(photos), "--out", str(out), "--count", "5", "--patch", "64"]) == 0
     assert len(list((out / "hr").iterdir())) == 5
     assert all((out / "lr" / name).read_bytes() == content for name, content in first.items())
     with pytest.raises(ValueError, match="holds pairs of other settings"):
-        pregenerate(photos, out, 5, patch=64, seed=2)
+        pregenerate(Pregeneration(photos, patch=64, seed=2), out, 5)
+
+
+def test_what_was_done_is_noted_and_prompts_say_it(photos: Path, tmp_path: Path) -> None:
+    """Camera degradations, with few words that always say what was done; a line cut short is made again."""
+    out = tmp_path / "set"
+    what = Pregeneration(photos, patch=64, degradation="camera", in_memory=True)
+    pregenerate(what, out, 12)
+    whole = (out / RECORDS).read_bytes()
+    records = read_records(out)
+    assert len(records) == 12
+    shares = PromptShares(empty=0.0, few_words=1.0, part=0.0, true_short=1.0)
+    pairs = PairPatches(out, 64, 12, 1, "measured", shares=shares)
+    for index, (stem, record) in enumerate(records.items()):
+        lr = pairs.pair(stem)[0]
+        measured = quality.measure_quality(lr[None])[0]
+        assert record.measured.noise == pytest.approx(measured.noise, abs=1e-4)
+        assert record.applied is not None
+        word = quality.CLARITY_WORDS[quality.level(record.applied.blur, quality.BLUR_LEVELS)].split(", ")[-1]
+        prompt = pairs._prompt(stem, lr, _generator(index))
+        assert prompt.endswith(word) or f"{word}," in prompt
+    (out / RECORDS).write_bytes(whole[:-20])
+    assert pregenerate(what, out, 12) == 1
+    assert (out / RECORDS).read_bytes() == whole
+
+
+def test_damaged_note_is_named(photos: Path, tmp_path: Path) -> None:
+    pregenerate(Pregeneration(photos, patch=64), tmp_path / "set", 1)
+    (tmp_path / "set" / RECORDS).write_text("{}\n")
+    with pytest.raises(ValueError, match=r"degradations\.jsonl: line 1 is damaged"):
+        PairPatches(tmp_path / "set", 64, 1, 1, "measured")
+
+
+def test_real_pairs_are_mixed_in(photos: Path, tmp_path: Path) -> None:
+    camera = tmp_path / "cameras" / "one"
+    for part, size in (("hr", 96), ("lr2", 48)):
+        (camera / part).mkdir(parents=True)
+        Image.new("RGB", (size, size), (200, 40, 10)).save(camera / part / "a.png")
+    flags = ["--camera_pairs", str(camera.parent), "--camera_share", "0.5", "--patch", "64", "--count", "12"]
+    out = tmp_path / "set"
+    assert main(["degrade", "--photos", str(photos), "--out", str(out), *flags]) == 0
+    means = [np.asarray(Image.open(path)).mean((0, 1)) for path in sorted((out / "lr").iterdir())]
+    red = sum(bool(mean[0] - mean[2] > 120) for mean in means)  # the photos are grey
+    assert 2 <= red <= 10
 
 
 def test_pairs_are_cropped_and_turned_together(photos: Path, tmp_path: Path) -> None:
@@ -132,7 +178,7 @@ def test_pairs_are_cropped_and_turned_together(photos: Path, tmp_path: Path) -> 
 
 def test_captions_come_from_the_file(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    pregenerate(photos, out, 2, patch=64)
+    pregenerate(Pregeneration(photos, patch=64), out, 2)
     with pytest.raises(ValueError, match=r"captions\.json: cannot be read"):
         PairPatches(out, 64, 2, 1, "files", fixed=True)
     (out / "captions.json").write_text(json.dumps({"00000000.png": "blurry"}))
@@ -145,7 +191,7 @@ def test_captions_come_from_the_file(photos: Path, tmp_path: Path) -> None:
 
 def test_captions_of_the_caption_command_are_read(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    pregenerate(photos, out, 2, patch=64)
+    pregenerate(Pregeneration(photos, patch=64), out, 2)
     assert main(["caption", str(out / "lr"), "--out", str(out / "captions.jsonl")]) == 0
     written = [json.loads(line)["text"] for line in (out / "captions.jsonl").read_text().splitlines()]
     pairs = PairPatches(out, 64, 2, 1, "files", fixed=True)
@@ -157,8 +203,8 @@ def test_pairs_of_wrong_sizes_are_named(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     with pytest.raises(ValueError, match="expected the folders lr and hr in it, but lr is missing"):
         PairPatches(tmp_path, 64, 1, 1, "empty")
-    pregenerate(photos, out, 1, patch=64)
-    pregenerate(photos, tmp_path / "large", 1, patch=80)
+    pregenerate(Pregeneration(photos, patch=64), out, 1)
+    pregenerate(Pregeneration(photos, patch=80), tmp_path / "large", 1)
     with pytest.raises(ValueError, match="is 80 x 80; cached latents need pairs of exactly 64"):
         PairPatches(tmp_path / "large", 64, 1, 1, "empty", fixed=True)
     Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(out / "lr" / "00000000.png")

@@ -14,6 +14,7 @@ from qusr_train.model.noise import (
     NoiseParameters,
     Variant,
     as_variant,
+    even_sigma,
     guided_step,
     injected_noise,
     noise_sigma,
@@ -162,3 +163,22 @@ def test_step_without_a_map_takes_the_residual_from_the_plain_latent() -> None:
 def test_step_with_a_map_wants_noise() -> None:
     with pytest.raises(ValueError, match=r"noise: expected standard normal noise .* but got None"):
         guided_step(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), None, NoiseParameters(), lambda z_g: z_g)
+
+
+def test_even_noise_has_the_power_of_the_adaptive_one_for_each_image() -> None:
+    u = torch.rand(2, 3, 8, 8) * torch.tensor([1.0, 5.0]).view(2, 1, 1, 1)
+    parameters = NoiseParameters(variant="paper", k=0.5, m=0.1)
+    even = even_sigma(u, parameters)
+    assert even.shape == (2, 1, 1, 1)
+    torch.testing.assert_close(even.flatten().square(), noise_sigma(u, parameters).square().mean((1, 2, 3)))
+
+
+def test_guided_step_with_even_noise() -> None:
+    z, u, noise = torch.zeros(1, 3, 64, 64), torch.rand(1, 3, 64, 64), torch.randn(1, 3, 64, 64)
+    parameters = NoiseParameters(p=0.5)
+    even = even_sigma(u, parameters)
+    uniform = guided_step(z, u, noise, parameters, torch.zeros_like, even)
+    adaptive = guided_step(z, u, noise, parameters, torch.zeros_like)
+    torch.testing.assert_close(uniform, noise * even * 0.5)
+    torch.testing.assert_close(uniform.square().mean(), adaptive.square().mean(), rtol=0.1, atol=0)
+    assert not torch.equal(uniform, adaptive)

@@ -67,9 +67,11 @@ def test_noise_is_spread_like_the_samples(photos: Path, tmp_path: Path) -> None:
     """Stage `qusr` draws noise for the joint batch, so it does not depend on the number of processes either."""
     _run(ALONE, photos, tmp_path / "base", "--batch_size", "1")
     start = ("--stage", "qusr", "--init", str(tmp_path / "base" / "base.safetensors"))
+    start += ("--adversarial_weight", "0.1", "--adversarial_start", "0", "--adversarial_crop", "32")
     joint = _run(ALONE, photos, tmp_path / "joint", "--batch_size", "2", *start)
     spread = _run(TWO, photos, tmp_path / "spread", "--batch_size", "1", *start)
     _assert_same_gradients(joint, spread)
+    _assert_same_gradients(joint["adversary"], spread["adversary"])
 
 
 def test_sd21_is_spread_like_nano(tiny_sd21: Path, tiny_pairs: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from qusr_train.training.losses import (
     csd_loss,
     gradient_loss,
     l2_loss,
+    laplace_loss,
     normalized_uncertainty,
     uncertainty_loss,
 )
@@ -77,6 +78,32 @@ def test_charbonnier_has_a_gradient_at_zero_error() -> None:
     charbonnier_loss(x, _constant(0.3)).backward()
     assert x.grad is not None
     assert x.grad.abs().max().item() == 0.0  # finite: an L1 root without eps would give NaN
+
+
+def test_laplace_loss_is_least_at_the_mean_error() -> None:
+    """Errors of 0.1, 0.2 and 0.6 in the colours: their mean 0.3, where the loss is 1 + ln 0.3."""
+    x_hq = torch.tensor([0.1, -0.2, 0.6]).view(1, 3, 1, 1).expand(1, 3, 12, 12)
+    x_gt = torch.zeros(1, 3, 12, 12)
+
+    def loss(u: float) -> float:
+        return laplace_loss(x_hq, x_gt, torch.full((1, 3, 12, 12), u)).item()
+
+    assert loss(0.3) == pytest.approx(1 + math.log(0.3), abs=1e-5)
+    assert loss(0.3) < min(loss(0.28), loss(0.32))
+
+
+def test_laplace_loss_compares_neighbourhoods_and_leaves_the_picture_alone() -> None:
+    x_hq = torch.zeros(1, 3, 11, 11, requires_grad=True)
+    x_gt = torch.zeros(1, 3, 11, 11)
+    x_gt[..., 5, 5] = 0.9  # in all 9 windows of 9 x 9 that fit
+    u = torch.full((1, 3, 11, 11), 0.5, requires_grad=True)
+    loss = laplace_loss(x_hq, x_gt, u)
+    assert loss.item() == pytest.approx(0.9 / 81 / 0.5 + math.log(0.5), abs=1e-5)
+    loss.backward()
+    assert x_hq.grad is None
+    assert u.grad is not None
+    assert u.grad[0, 0, 4:7, 4:7].abs().min() > 0
+    assert u.grad[0, 0, :4].abs().max() == 0
 
 
 def test_normalized_uncertainty() -> None:

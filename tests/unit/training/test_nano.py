@@ -13,13 +13,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from qusr_train.checkpoints.nano_file import NanoCheckpoint, load_nano, save_nano
+from qusr_train.checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_nano, save_nano
 from qusr_train.model.lora import LoraLayer, target_layers
-from qusr_train.model.nano import NanoConfig, NanoUNet
+from qusr_train.model.nano import NanoUNet
 from qusr_train.model.tokenizer import fit_prompt
 from qusr_train.restore import Restorer
 from qusr_train.training.config import TrainConfig
 from qusr_train.training.loop import train
+from qusr_train.training.nano import NEW
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
 
@@ -53,7 +54,7 @@ def qusr(photos: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_base_runs_without_noise_or_lora(base: Path) -> None:
     model = load_nano(base)
-    assert (model.config, model.noise.p, model.lora) == (NanoConfig(), 0.0, {})
+    assert (model.config, model.noise.p, model.lora) == (NEW, 0.0, {})
     assert model.training["base"]["steps"] == 2
     assert model.unet["conv_out.weight"].abs().max() > 0  # learned: it starts at zero
     image = torch.rand(1, 3, 6, 5)
@@ -78,6 +79,27 @@ def test_qusr_adds_lora_uem_and_noise_to_an_unchanged_base(base: Path, qusr: Pat
     assert all(torch.equal(value, start.unet[name]) for name, value in model.unet.items())
     assert all(torch.equal(value, start.text_encoder[name]) for name, value in model.text_encoder.items())
     assert any(not torch.equal(value, start.uem[name]) for name, value in model.uem.items())
+
+
+def test_prompt_reaches_every_block_of_an_older_model_when_asked(photos: Path, tmp_path: Path) -> None:
+    image, other = torch.rand(1, 3, 6, 5), "very blurry"
+    changes = {"init": str(BUNDLED), "steps": 1, "learning_rate": 1e-9, "new_uem": True}
+    kept = load_nano(train(_config(photos, tmp_path / "kept", **changes)))
+    added = load_nano(train(_config(photos, tmp_path / "added", add_film=True, **changes)))
+    assert (kept.config.film, added.config.film) == (0, NEW.film)
+    assert (kept.config.uem, kept.config.uem_channels) == (NEW.uem, NEW.uem_channels)
+    assert set(added.unet) - set(kept.unet) == {name for name in added.unet if "film" in name or "prompt_" in name}
+    one, same = (Restorer(model)(image, prompt=other).image for model in (kept, added))
+    torch.testing.assert_close(one, same, atol=2e-3, rtol=0)
+
+
+def test_state_of_another_shape_is_named(photos: Path, base: Path, tmp_path: Path) -> None:
+    train(_config(photos, tmp_path, steps=1))
+    state = torch.load(tmp_path / "base.state.pt", weights_only=True)
+    state["model"] = {name: value for name, value in state["model"].items() if "film" not in name}
+    torch.save(state, tmp_path / "base.state.pt")
+    with pytest.raises(ValueError, match=r"base\.state\.pt: belongs to a model of another shape"):
+        train(_config(photos, tmp_path, steps=2))
 
 
 def test_qusr_model_runs_and_reads_its_seed(qusr: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from qusr_train.checkpoints.nano_file import BUNDLED
 from qusr_train.training.config import TrainConfig
 from qusr_train.training.loop import TrainingStopped, train
 from qusr_train.training.nano import NanoTask
@@ -85,6 +86,24 @@ def test_resumed_run_equals_a_straight_run_bit_for_bit(photos: Path, straight: P
     _assert_equal(_state(tmp_path), _state(straight))
     assert (tmp_path / "base.safetensors").read_bytes() == (straight / "base.safetensors").read_bytes()
     assert _curves(tmp_path) == _curves(straight)
+
+
+def test_adversarial_run_resumes_bit_for_bit(photos: Path, tmp_path: Path) -> None:
+    """Stage `qusr` with a discriminator: its weights, spectral norms and optimiser belong to the state."""
+    changes = {"stage": "qusr", "init": str(BUNDLED), "steps": 4, "rank": 2, "new_uem": True, "feature_weight": 0.2}
+    changes |= {"adversarial_weight": 0.1, "adversarial_start": 2, "adversarial_ramp": 1, "adversarial_crop": 32}
+    train(_config(photos, tmp_path / "straight", **changes))
+    with pytest.raises(TrainingStopped):
+        train(_config(photos, tmp_path / "resumed", **changes), should_stop=_stop_after(3))
+    train(_config(photos, tmp_path / "resumed", **changes))
+    straight, resumed = (
+        torch.load(tmp_path / run / "qusr.state.pt", weights_only=True) for run in ("straight", "resumed")
+    )
+    assert any("_u" in name for name in straight["adversary"]["discriminator"])
+    assert straight["adversary"]["optimizer"]["state"][0]["step"] == 4
+    _assert_equal(resumed, straight)
+    files = [(tmp_path / run / "qusr.safetensors").read_bytes() for run in ("straight", "resumed")]
+    assert files[0] == files[1]
 
 
 def _curves(out: Path) -> list[dict[str, float]]:

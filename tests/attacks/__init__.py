@@ -1,0 +1,1 @@
+"""What a stranger's workflow, file or server may try. `make test` runs a short form, `make attack` the long one."""
