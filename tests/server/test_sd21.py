@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from qusr_train.images.check import enlarge
 from qusr_train.images.color import fix_color
-from tests.support import golden, wide
+from tests.support import examples, golden, wide
 from tests.support.comfyui import Server, base_directory
 from tests.support.diffusers_chain import SCALE, Chain
 from tests.support.workflow import to_prompt
@@ -107,8 +106,7 @@ class Template:
     """An example workflow as the server's prompt."""
 
     def __init__(self, name: str, server: Server) -> None:
-        path = ROOT / "example_workflows" / f"{name}.json"
-        self.prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), server.get("/object_info"))
+        self.prompt = to_prompt(examples.example(name), server.get("/object_info"))
         self.server = server
 
     def only(self, class_type: str) -> dict[str, Any]:
@@ -159,7 +157,7 @@ def _golden(picture: Tensor) -> Tensor:
 
 
 def test_the_checkpoint_is_taken_for_sd21_base(server: Server) -> None:
-    template = Template("qusr_sd21", server)
+    template = Template(examples.SD21, server)
     template.take(PHOTO, 1.0, "")
     template.run()
     log = server.log.read_text(errors="replace")
@@ -169,7 +167,7 @@ def test_the_checkpoint_is_taken_for_sd21_base(server: Server) -> None:
 
 @pytest.mark.parametrize("checkpoint", ["qusr.safetensors", "qusr.pkl"])
 def test_sd21_gives_the_golden_picture(server: Server, checkpoint: str) -> None:
-    template = Template("qusr_sd21", server)
+    template = Template(examples.SD21, server)
     template.take(LARGE, 1.0, _prompt()[0])
     template.take_latent("qusr")
     template.only("QUSRLoader")["checkpoint"] = checkpoint
@@ -181,7 +179,7 @@ def test_sd21_gives_the_golden_picture(server: Server, checkpoint: str) -> None:
 
 def test_sd21_as_it_is_equals_the_chain_in_diffusers(server: Server, chains: dict[str, Chain]) -> None:
     text, embeds = _prompt()
-    template = Template("qusr_sd21", server)
+    template = Template(examples.SD21, server)
     template.take(PHOTO, 4.0, text)
     template.only("QUSRAdaptiveNoise")["seed"] = 11
     large = _bicubic(_small(), 4)
@@ -193,7 +191,7 @@ def test_light_decoder_as_it_is_equals_the_chain_in_diffusers(
     server: Server, chains: dict[str, Chain], taesd: Any
 ) -> None:
     text, embeds = _prompt()
-    template = Template("qusr_sd21_light_decoder", server)
+    template = Template(examples.LIGHT_DECODER, server)
     template.take(PHOTO, 4.0, text)
     large = _bicubic(_small(), 4)
     with torch.no_grad():
@@ -203,7 +201,7 @@ def test_light_decoder_as_it_is_equals_the_chain_in_diffusers(
 
 
 def test_pisa_sr_gives_the_golden_picture(server: Server) -> None:
-    template = Template("qusr_sd21_pisa_sr", server)
+    template = Template(examples.PISA_SR, server)
     template.take(LARGE, 1.0, "")
     template.take_latent("pisa_sr")
     template.only("QUSRLoader").update(pixel=1.0, semantic=1.0)
@@ -211,7 +209,7 @@ def test_pisa_sr_gives_the_golden_picture(server: Server) -> None:
 
 
 def test_pisa_sr_as_it_is_equals_the_chain_in_diffusers(server: Server, chains: dict[str, Chain]) -> None:
-    template = Template("qusr_sd21_pisa_sr", server)
+    template = Template(examples.PISA_SR, server)
     template.take(PHOTO, 4.0, "")
     settings = template.only("QUSRLoader")
     chain, large = chains["pisa_sr"], _bicubic(_small(), 4)
@@ -225,7 +223,7 @@ def test_video_equals_the_chain_in_diffusers(server: Server, chains: dict[str, C
     import av
 
     text, embeds = _prompt()
-    template = Template("qusr_sd21_video", server)
+    template = Template(examples.VIDEO, server)
     template.only("LoadVideo")["file"] = VIDEO
     template.only("QUSREncodePrompt")["prompt"] = text
     for name in FRAMES:

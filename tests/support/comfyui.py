@@ -89,6 +89,9 @@ def base_directory() -> Path:
     base = HOST / "base"
     for name in ("custom_nodes", "input", "output", "models", "user", "temp"):
         (base / name).mkdir(parents=True, exist_ok=True)
+    photo = base / "input" / "example.png"  # ComfyUI's own input folder has a picture of this name
+    if not photo.exists():
+        shutil.copy(ROOT / "nodes" / "example_photo" / "osprey-small.png", photo)
     link = base / "custom_nodes" / PACK_NAME
     if not link.is_symlink() or link.resolve() != ROOT:
         link.unlink(missing_ok=True)

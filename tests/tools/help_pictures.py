@@ -19,6 +19,7 @@ from qusr_train.images.heatmap import add_legend, colorize
 from qusr_train.images.read import read_image
 from qusr_train.restore import Restorer
 from tests.support.comfyui import ROOT, Server
+from tests.support.examples import STEPS, UPSCALE
 from tests.tools.thumbnails import CROP
 
 FOLDER = ROOT / "js" / "docs" / "images"
@@ -44,7 +45,7 @@ NODE_BOX = """(type) => {
   const { scale, offset } = canvas.ds;
   return [left + (x + offset[0]) * scale, top + (y + offset[1]) * scale, width * scale, height * scale];
 }"""
-WIDGETS = {"QUSRCompare": "qusr_upscale", "QUSRUncertaintyView": "qusr_separate_nodes"}
+WIDGETS = {"QUSRCompare": UPSCALE, "QUSRUncertaintyView": STEPS}
 
 
 def picture(rgb: Tensor) -> Image.Image:
@@ -148,7 +149,7 @@ def nodes() -> None:
         )
         page = ComfyPage(browser.new_context(viewport={"width": 1500, "height": 1500}).new_page(), server)
         page.open(nodes2=False)
-        page.load("qusr_separate_nodes")
+        page.load(STEPS)
         page.run()
         for node in missing:
             page.value(ADD_NODE, node)
