@@ -63,6 +63,11 @@ def test_chinese_names_are_served(server: Server) -> None:
     assert names["QUSRCompare"]["display_name"] == "QUSR \u6bd4\u8f83"
 
 
+def test_chinese_help_is_served_where_the_front_end_asks_for_it(server: Server) -> None:
+    page = server.get_bytes(f"/extensions/{PACK_NAME}/docs/QUSRUpscale/zh.md").decode()
+    assert page.startswith("# QUSR \u653e\u5927")
+
+
 def test_loading_the_pack_logs_no_error(server: Server) -> None:
     log = server.log.read_text(errors="replace")
     assert f"custom_nodes/{PACK_NAME}" in log
