@@ -63,14 +63,13 @@ def _compared(name: str, server: Server) -> None:
 
 
 def _steps(server: Server) -> None:
-    """The photo in four bands: enlarged, its uncertainty, the noise, restored."""
+    """The bird four times: enlarged, its uncertainty, the noise, restored."""
     outputs = Outputs(examples.STEPS, server, STEPS)
     sheet = Image.new("RGB", (2 * SIDE + GAP, SIDE), "white")
     band = sheet.width // len(STEPS)
     for number, one in enumerate(STEPS):
         picture = outputs[one].resize((768, 768 * outputs[one].height // outputs[one].width))
-        whole = picture.crop((100, 0, 100 + 516, 256)).resize(sheet.size, Image.Resampling.BICUBIC)
-        part = whole.crop((number * band, 0, (number + 1) * band - (GAP if number < 3 else 0), SIDE))
+        part = picture.crop((258, 20, 386, 276)).resize((band - GAP, SIDE), Image.Resampling.BICUBIC)
         sheet.paste(part, (number * band, 0))
     _save(sheet, examples.STEPS)
 
