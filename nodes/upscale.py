@@ -14,20 +14,21 @@ from ..qusr_train.images.color import COLOR_FIXES, fix_color
 from ..qusr_train.presets import PRESETS, Preset
 from .denoise import one_step
 from .enlarge import enlarge_by
-from .native.host import CheckedImage, check_image, checkpoint_interrupt, image_out, progress
-from .native.nano import NanoModels, load_nano_models
+from .native.host import CheckedImage, check_image, checkpoint_interrupt, image_out, one_bar
+from .native.nano import NanoLatents, load_nano_models
 from .native.schema import found_by
-from .native.sockets import CATEGORY, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
+from .native.sockets import CATEGORY, LoadedModels, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
 from .noise import adaptive_noise
 from .prompt import encode_tiles
 from .tiles import PhotoTiles, whole_photo
 from .uncertainty import estimate
 from .vae import decode_latent, encode_latent
 
-# Side and overlap of the denoiser's tiles in latent pixels, by the channels of the latent. Stable
-# Diffusion: the reference's. nano is cheap enough for large tiles.
-TILES = {4: (96, 32)}
+# Side and overlap of the denoiser's tiles in latent pixels. Stable Diffusion: the reference's. nano is cheap enough for
+# large ones.
+SD_TILE = (96, 32)
 NANO_TILE = (384, 64)
+STEPS = 5  # of an image: map, latent, noise, denoiser, picture
 
 
 CUSTOM = "custom"
@@ -114,7 +115,7 @@ class QUSRUpscale(io.ComfyNode):
         )
 
     @classmethod
-    def execute(  # type: ignore[override]
+    def execute(
         cls,
         image: list[Tensor],
         preset: list[str],
@@ -147,7 +148,7 @@ class QUSRUpscale(io.ComfyNode):
         return io.NodeOutput(*(list(column) for column in zip(*results, strict=True)))
 
 
-def choose_models(**given: Any) -> NanoModels:
+def choose_models(**given: Any) -> LoadedModels:
     """The connected model, clip, vae and uem, or the bundled ones when none is connected.
 
     Raises:
@@ -161,7 +162,7 @@ def choose_models(**given: Any) -> NanoModels:
             f"{', '.join(missing)}: not connected; connect model, clip, vae and uem of the same loader, "
             "or none of them to use the bundled qusr-nano"
         )
-    return NanoModels(**given)
+    return LoadedModels(**given)
 
 
 def share_prompts(prompts: list[str], batches: list[Tensor], what: str = "images") -> list[list[str]]:
@@ -185,7 +186,7 @@ def share_prompts(prompts: list[str], batches: list[Tensor], what: str = "images
 
 def denoiser_tile(model: Any, samples: Tensor) -> tuple[int, int]:
     """Tile and overlap for a latent; (0, 0) when it is small enough to go through whole."""
-    tile, overlap = TILES.get(model.model.latent_format.latent_channels, NANO_TILE)
+    tile, overlap = NANO_TILE if isinstance(model.model.latent_format, NanoLatents) else SD_TILE
     return (tile, overlap) if samples.shape[-2] * samples.shape[-1] > tile * tile else (0, 0)
 
 
@@ -193,7 +194,7 @@ def upscale_batch(
     image: CheckedImage,
     prompts: list[str],
     tiles: PhotoTiles,
-    models: NanoModels,
+    models: LoadedModels,
     preset: Preset,
     seed: int,
     color_fix: str,
@@ -209,22 +210,26 @@ def upscale_batch(
     parameters = dataclasses.replace(uem.noise, p=uem.noise.p * preset.noise)
     results, enlarged, maps = [], [], []
     batch, count = image.rgb.shape[0], len(tiles.windows)
-    bar = progress(batch)
-    for index in range(batch):
-        checkpoint_interrupt()
-        bicubic = enlarge_by(image.rgb[index : index + 1], 4.0)
-        uncertainty = estimate(bicubic, uem)
-        latent = encode_latent(vae, image_out(bicubic))
-        noise = adaptive_noise(vae, uncertainty, seed, parameters)
-        tile, overlap = denoiser_tile(models.model, latent["samples"])
-        texts = prompts[index * count : (index + 1) * count]
-        conditioning = encode_tiles(models.clip, texts, dataclasses.replace(tiles, images=1)).conditioning
-        restored = one_step(models.model, conditioning, latent, noise, tile, overlap, preset.strength)
-        pixels = check_image(decode_latent(vae, restored), "decoded image").rgb
-        results.append(fix_color(pixels, bicubic.to(pixels), color_fix))
-        enlarged.append(bicubic)
-        maps.append(uncertainty.map)
-        bar.update(1)
+    with one_bar(STEPS * batch) as bar:
+        for index in range(batch):
+            checkpoint_interrupt()
+            bicubic = enlarge_by(image.rgb[index : index + 1], 4.0)
+            uncertainty = estimate(bicubic, uem)
+            bar.update(1)
+            latent = encode_latent(vae, image_out(bicubic))
+            bar.update(1)
+            noise = adaptive_noise(vae, uncertainty, seed, parameters)
+            bar.update(1)
+            tile, overlap = denoiser_tile(models.model, latent["samples"])
+            texts = prompts[index * count : (index + 1) * count]
+            conditioning = encode_tiles(models.clip, texts, dataclasses.replace(tiles, images=1)).conditioning
+            restored = one_step(models.model, conditioning, latent, noise, tile, overlap, preset.strength)
+            bar.update(1)
+            pixels = check_image(decode_latent(vae, restored), "decoded image").rgb
+            results.append(fix_color(pixels, bicubic.to(pixels), color_fix))
+            enlarged.append(bicubic)
+            maps.append(uncertainty.map)
+            bar.update(1)
     alpha = None if image.alpha is None else enlarge_by(image.alpha, 4.0)
     return (
         image_out(torch.cat(results), alpha),

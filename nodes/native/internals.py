@@ -48,6 +48,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "get_filename_list",
         "get_folder_paths",
         "get_full_path",
+        "get_input_directory",
         "get_output_directory",
         "get_temp_directory",
         "get_user_directory",

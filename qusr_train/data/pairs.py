@@ -16,9 +16,10 @@ from torch.utils.data import Dataset
 from ..captions import measured as quality
 from ..captions.files import read_captions
 from ..errors import InputError
-from ..images.check import ImageError
+from ..images.check import ImageError, enlarge
 from ..images.find import match_folders
 from ..images.read import picture_size, read_rgb
+from .choices import Choices
 from .degraded import SCALE
 from .photo_files import epoch_order, usable
 from .pregenerated import read_records
@@ -104,8 +105,10 @@ class PairPatches(Dataset[Sample]):
         return read_rgb(self.pairs[stem][0]), read_rgb(self.pairs[stem][1])
 
     def input(self, stem: str) -> Tensor:
-        """x_lq of one whole pair: (3, H, W) in [-1, 1]."""
-        return sample(*self.pair(stem), "").x_lq
+        """x_lq of one whole pair of `patch`: (3, H, W) in [-1, 1]. The target is not read."""
+        low = read_rgb(self.pairs[stem][0])
+        whole = low if low.shape[-1] == self.patch else enlarge(low[None], self.patch, self.patch).clamp(0, 1)[0]
+        return whole * 2 - 1
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.length:
@@ -126,8 +129,8 @@ class PairPatches(Dataset[Sample]):
         if not self.fixed:
             ratio = hr.shape[-1] // lr.shape[-1]
             side = self.patch // ratio
-            y = int(torch.randint(lr.shape[-2] - side + 1, (), generator=generator))
-            x = int(torch.randint(lr.shape[-1] - side + 1, (), generator=generator))
+            y = Choices(generator).below(lr.shape[-2] - side + 1)
+            x = Choices(generator).below(lr.shape[-1] - side + 1)
             lr = lr[:, y : y + side, x : x + side]
             hr = hr[:, y * ratio : y * ratio + self.patch, x * ratio : x * ratio + self.patch]
             lr, hr = (picture.contiguous() for picture in turned_pair(lr, hr, generator))

@@ -1,4 +1,4 @@
-"""LoRA layout of QUSR: which layers, which adapter, which scale (DESIGN: the reference's peft set-up).
+"""LoRA layout of QUSR: which layers, which adapter, which scale: the reference's peft set-up.
 
 Three peft adapters share the model: encoder, decoder and others, each of rank 4 on every
 convolution and linear layer whose name matches. peft's default `lora_alpha` is 8, so the
@@ -95,6 +95,28 @@ def extract_adapters(model: nn.Module, alpha: float = DEFAULT_ALPHA) -> dict[str
         up = whole[name.replace(".lora_A.", ".lora_B.")]
         result[name.split(".lora_A.")[0]] = LoraLayer(down.detach().cpu(), up.detach().cpu(), alpha)
     return result
+
+
+def load_adapters(model: nn.Module, lora: dict[str, LoraLayer], alpha: float = DEFAULT_ALPHA) -> None:
+    """Give the adapters of `add_adapters` the weights of a file.
+
+    Raises:
+        ValueError: another set of layers, or other shapes.
+    """
+    state = {}
+    for name, value in model.state_dict().items():
+        layer, _, half = name.partition(".lora_")
+        if not half:
+            continue
+        if layer not in lora:
+            raise ValueError(f"there is no LoRA for the layer {layer} in it")
+        given = lora[layer].down if half.startswith("A") else lora[layer].up * (lora[layer].alpha / alpha)
+        if given.shape != value.shape:
+            raise ValueError(f"LoRA layer {layer}: expected {tuple(value.shape)}, but got {tuple(given.shape)}")
+        state[name] = given
+    if len(state) != 2 * len(lora):
+        raise ValueError("it has a LoRA for layers that are not fine-tuned here")
+    model.load_state_dict(state, strict=False)
 
 
 def merge(model: nn.Module, lora: dict[str, LoraLayer], strength: float = 1.0) -> None:

@@ -52,7 +52,7 @@ def extract_merged_lora(model: nn.Module) -> dict[str, LoraLayer]:
     found = {}
     for name, module in model.named_modules():
         if parametrize.is_parametrized(module, "weight"):
-            (update,) = module.parametrizations["weight"]  # type: ignore[index, misc]
+            (update,) = module.parametrizations["weight"]
             weight = module.weight
             assert isinstance(update, LowRankUpdate)
             assert isinstance(weight, Tensor)

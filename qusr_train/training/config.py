@@ -27,10 +27,12 @@ class TrainConfig:
     """`base` trains nano's UNet and text encoder; `qusr` adds LoRA, UEM and noise to one, `sd21` to SD 2.1-base."""
     init: str = ""
     """Model to start from: nano's .safetensors (optional for `base`), or the folder of SD 2.1-base (diffusers)."""
+    init_checkpoint: str = ""
+    """QUSR file to continue from: ours or the authors' .pkl (stage `sd21`)."""
     steps: int = 12000
     """Optimiser steps."""
     batch_size: int = 8
-    """Patches for each step and process."""
+    """Patches per step and process."""
     accumulation: int = 1
     """Batches whose gradients are added up for one step."""
     patch: int = 192
@@ -55,6 +57,8 @@ class TrainConfig:
     """Weight of the gradient loss beside the pixel loss (nano)."""
     ssim_weight: float = 0.2
     """Weight of 1 - SSIM beside the pixel loss (nano)."""
+    balance_patches: bool = False
+    """Weigh the pixel and gradient losses of easy patches up and of hard ones down, as PSNR does (nano)."""
     feature_weight: float = 0.0
     """Weight of the distance in EfficientNet-Lite0's features (nano; needs its two packages)."""
     adversarial_weight: float = 0.0
@@ -93,8 +97,8 @@ class TrainConfig:
     """LoRA rank (stages `qusr`, `sd21`)."""
     uem_channels: int = 64
     """Hidden channels of the UEM (stage `sd21`; nano's are in its file)."""
-    new_uem: bool = False
-    """Start nano with a new UEM, whose map is an expected error, in place of the one in `init`."""
+    add_error_map: bool = False
+    """Give an `init` with the paper's UEM a new one, whose map is an expected error (nano)."""
     add_film: bool = False
     """Let the prompt reach every block of an `init` without that (stage `base`); it changes nothing at first."""
     noise_variant: Literal["paper", "reference"] = "paper"
@@ -143,6 +147,16 @@ class TrainConfig:
     """Steps between lines in OUT/STAGE.metrics.jsonl and points in the tracker."""
     sample_every: int = 500
     """Steps between sample pictures in OUT/samples; 0 makes none."""
+    validate: str = ""
+    """Folder with `lr` and `hr` inside: whole pictures that are restored and compared while training."""
+    validate_every: int = 500
+    """Steps between validations."""
+    validate_metrics: str = ""
+    """Metrics beside PSNR and SSIM, of those that `evaluate` knows, with spaces between."""
+    best: str = "psnr"
+    """Metric that says which checkpoints are the best."""
+    keep: int = 1
+    """How many of the best checkpoints stay in OUT/best, beside the last one."""
     tracker: Literal["auto", "tensorboard", "wandb", "none"] = "auto"
     """Where curves and samples go beside OUT; auto is TensorBoard when it is installed."""
 
@@ -165,7 +179,8 @@ class TrainConfig:
                 raise InputError(f"must be finite and above 0, but got {getattr(self, name)}", field=name)
         if not self.photo_factors or not all(0 < factor <= 1 for factor in self.photo_factors):
             raise InputError(f"give at least one factor in (0, 1], but got {self.photo_factors}", field="photo_factors")
-        for name in ("steps", "batch_size", "accumulation", "save_every", "log_every", "rank", "uem_channels"):
+        for name in ("steps", "batch_size", "accumulation", "save_every", "log_every", "rank", "uem_channels",
+                     "validate_every", "keep"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise InputError(f"must be at least 1, but got {getattr(self, name)}", field=name)
         if self.patch < 64 or self.patch % 16:
@@ -190,6 +205,8 @@ class TrainConfig:
             raise InputError("stage `qusr` fine-tunes a trained base, give its .safetensors file", field="init")
         if self.stage == "sd21" and not self.init:
             raise InputError("stage `sd21` fine-tunes SD 2.1-base, give its folder in diffusers form", field="init")
+        if self.init_checkpoint and self.stage != "sd21":
+            raise InputError("only for stage `sd21`; nano's stages continue from `init`", field="init_checkpoint")
         if self.photos and self.pairs:
             raise InputError("give either photos or pairs, but got both", field="pairs")
         if self.prompts == "files" and not self.pairs:
@@ -204,19 +221,21 @@ class TrainConfig:
             raise InputError("needs stage `sd21` and `pairs`, whose crops are fixed", field="cache_latents")
         if self.shard and (self.stage != "sd21" or self.compile):
             raise InputError("only for stage `sd21`, and not together with `compile`", field="shard")
-        for name in ("feature_weight", "adversarial_weight", "new_uem", "add_film"):
+        for name in ("feature_weight", "adversarial_weight", "add_error_map", "add_film", "balance_patches"):
             if getattr(self, name) and self.stage == "sd21":
                 raise InputError("only for nano, stages `base` and `qusr`", field=name)
         if self.adversarial_weight and self.precision == "fp16":
             raise InputError("its two optimisers need precision `bf16` or `no`", field="adversarial_weight")
-        if self.add_film and (self.stage != "base" or not self.init):
-            raise InputError("only for stage `base` with `init`; a new nano has it anyway", field="add_film")
+        if self.add_film and self.stage == "qusr":
+            raise InputError("only for stage `base`; stage `qusr` would not train it", field="add_film")
         if self.sharpen_targets and self.degradation != "second_order":
             raise InputError("only for degradation `second_order`", field="sharpen_targets")
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> TrainConfig:
         """Build from parsed JSON or flags. Raises ValueError for unknown or missing keys."""
+        if values.get("stage") == "sd21":  # the defaults of the fields are nano's
+            values = {**load_config_file("sd21"), **values}
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:

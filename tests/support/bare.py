@@ -21,7 +21,7 @@ class _Bare(PathFinder):
 
 
 def main() -> None:
-    sys.meta_path = [_Bare if finder is PathFinder else finder for finder in sys.meta_path]  # type: ignore[misc]
+    sys.meta_path = [_Bare if finder is PathFinder else finder for finder in sys.meta_path]
     as_module = sys.argv[1] == "-m"
     target, sys.argv = sys.argv[1 + as_module], sys.argv[1 + as_module :]
     if as_module:

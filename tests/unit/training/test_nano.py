@@ -83,7 +83,7 @@ def test_qusr_adds_lora_uem_and_noise_to_an_unchanged_base(base: Path, qusr: Pat
 
 def test_prompt_reaches_every_block_of_an_older_model_when_asked(photos: Path, tmp_path: Path) -> None:
     image, other = torch.rand(1, 3, 6, 5), "very blurry"
-    changes = {"init": str(BUNDLED), "steps": 1, "learning_rate": 1e-9, "new_uem": True}
+    changes = {"init": str(BUNDLED), "steps": 1, "learning_rate": 1e-9, "add_error_map": True}
     kept = load_nano(train(_config(photos, tmp_path / "kept", **changes)))
     added = load_nano(train(_config(photos, tmp_path / "added", add_film=True, **changes)))
     assert (kept.config.film, added.config.film) == (0, NEW.film)
