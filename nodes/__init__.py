@@ -16,6 +16,7 @@ from .example import QUSRExamplePhoto
 from .load import QUSRLoader, QUSRNanoLoader
 from .native.internals import missing
 from .noise import QUSRAdaptiveNoise
+from .photo_guide import QUSRPhotoGuide
 from .prompt import QUSREncodePrompt, QUSRQualityPrompt
 from .tiles import QUSRPhotoTiles
 from .train import QUSRLossPlot, QUSRTrain
@@ -36,6 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
     QUSRQwenPrompt,
     QUSRServerPrompt,
     QUSREncodePrompt,
+    QUSRPhotoGuide,
     QUSRUncertainty,
     QUSRUncertaintyView,
     QUSRAdaptiveNoise,

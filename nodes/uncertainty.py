@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..qusr_train.images.heatmap import COLORMAPS, add_legend, colorize, value_range
 from ..qusr_train.images.tiling import iterate_images
+from ..qusr_train.model.sobel import sobel_uncertainty
 from ..qusr_train.model.uncertainty import estimate_uncertainty, gradient_uncertainty
 from .native.host import check_image, checkpoint_interrupt, image_out, match_batch, progress
 from .native.noise import AdaptiveNoise
@@ -18,7 +19,7 @@ from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
 from .native.view_files import uncertainty_files
 
-ESTIMATORS = ("auto", "model", "gradient")
+ESTIMATORS = ("auto", "model", "gradient", "sobel")
 
 
 def estimate(rgb: Tensor, uem: LoadedUEM | None, estimator: str = "auto") -> Uncertainty:
@@ -27,32 +28,37 @@ def estimate(rgb: Tensor, uem: LoadedUEM | None, estimator: str = "auto") -> Unc
     Args:
         rgb: (B, 3, H, W) in [0, 1], at the output's size.
         uem: the loaded module, if there is one.
-        estimator: `model`, `gradient` (model-free), or `auto` (the model if there is one).
+        estimator: `model`, `gradient` or `sobel` (model-free), or `auto`: the model if there is one, else what the
+            file's noise was trained with (CODSR: `sobel`), else `gradient`.
 
     Raises:
         ValueError: `model` without a module.
     """
     patcher = None if uem is None else uem.patcher
     if estimator == "model" and patcher is None:
-        found = "not connected" if uem is None else "the loaded file has no UEM (PiSA-SR and OSEDiff have none)"
+        found = "not connected" if uem is None else "the loaded file has no UEM (only QUSR files have one)"
         raise ValueError(f"uem: {found}; connect the uem output of a QUSR model's loader, or set estimator to gradient")
-    if estimator == "gradient":
-        patcher = None
+    if estimator == "auto":
+        own = uem is not None and uem.noise.variant == "sobel"
+        estimator = "model" if patcher is not None else "sobel" if own else "gradient"
     maps = []
     bar = progress(rgb.shape[0])
-    if patcher is not None:
+    if patcher is not None and estimator == "model":
         comfy.model_management.load_model_gpu(patcher)
     for image in iterate_images(rgb * 2 - 1):
         checkpoint_interrupt()
-        if patcher is not None:
+        if patcher is not None and estimator == "model":
             maps.append(estimate_uncertainty(patcher.model, image.to(patcher.load_device)).float().cpu())
         else:
-            maps.append(gradient_uncertainty(image.cpu()))
+            model_free = sobel_uncertainty if estimator == "sobel" else gradient_uncertainty
+            maps.append(model_free(image.cpu()))
         bar.update(1)
     u = torch.cat(maps)
     if not torch.isfinite(u).all():
         raise RuntimeError("uem: the uncertainty map has NaN or infinite values; load the model file again")
-    return Uncertainty(u) if uem is None else Uncertainty(u, uem.noise, uem.latent_scale)
+    if uem is None:
+        return Uncertainty(u, estimator=estimator)
+    return Uncertainty(u, uem.noise, uem.latent_scale, estimator)
 
 
 class QUSRUncertainty(io.ComfyNode):
@@ -76,7 +82,8 @@ class QUSRUncertainty(io.ComfyNode):
                     options=list(ESTIMATORS),
                     default="auto",
                     optional=True,
-                    tooltip="model: the trained UEM. gradient: local contrast, no model. auto: model if connected.",
+                    tooltip="auto: the trained UEM if connected. model: only that. gradient: local contrast. "
+                    "sobel: edges as in CODSR.",
                 ),
             ],
             outputs=[

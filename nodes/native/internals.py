@@ -11,6 +11,7 @@ import importlib
 from typing import Any
 
 MODULES: dict[str, tuple[str, ...]] = {
+    "comfy.conds": ("CONDNoiseShape", "CONDRegular"),
     "comfy.diffusers_convert": ("convert_vae_state_dict",),
     "comfy.latent_formats": ("LatentFormat",),
     "comfy.ldm.models.autoencoder": ("AutoencoderKL",),
@@ -33,6 +34,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "comfy.patcher_extension": (
         "CallbacksMP.ON_DETACH",
         "WrappersMP.APPLY_MODEL",
+        "WrappersMP.DIFFUSION_MODEL",
         "WrappersMP.PREPARE_SAMPLING",
         "WrappersMP.SAMPLER_SAMPLE",
     ),

@@ -22,7 +22,7 @@ class LoadedUEM:
     """What a loader hands out beside the MODEL."""
 
     patcher: Any
-    """ComfyUI ModelPatcher around a `qusr_train.uncertainty.UEM`; None when the model has none (PiSA-SR, OSEDiff)."""
+    """ComfyUI ModelPatcher around a `qusr_train.uncertainty.UEM`; None when the model has none (only QUSR's do)."""
     noise: NoiseParameters
     """How the model was trained to turn the map into noise."""
     latent_scale: float
@@ -48,6 +48,8 @@ class Uncertainty:
     noise: NoiseParameters = field(default_factory=lambda: NoiseParameters(variant="paper", k=0.01))
     """Parameters of the model the map belongs to; qusr-nano's without one."""
     latent_scale: float = 1.0
+    estimator: str = "model"
+    """What the map was made with: `model`, `gradient` or `sobel`."""
 
     @property
     def magnitude(self) -> Tensor:

@@ -95,6 +95,8 @@ class TrainConfig:
     """What the CSD loss pushes away from."""
     rank: int = 4
     """LoRA rank (stages `qusr`, `sd21`)."""
+    continue_lora: bool = False
+    """Go on with the LoRA of `init` instead of making it part of the base (stage `qusr`)."""
     uem_channels: int = 64
     """Hidden channels of the UEM (stage `sd21`; nano's are in its file)."""
     add_error_map: bool = False
@@ -226,6 +228,8 @@ class TrainConfig:
                 raise InputError("only for nano, stages `base` and `qusr`", field=name)
         if self.adversarial_weight and self.precision == "fp16":
             raise InputError("its two optimisers need precision `bf16` or `no`", field="adversarial_weight")
+        if self.continue_lora and self.stage != "qusr":
+            raise InputError("only for stage `qusr`", field="continue_lora")
         if self.add_film and self.stage == "qusr":
             raise InputError("only for stage `base`; stage `qusr` would not train it", field="add_film")
         if self.sharpen_targets and self.degradation != "second_order":

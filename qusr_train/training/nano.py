@@ -143,7 +143,8 @@ class NanoTask:
             if shape.film and not self.start.config.film:
                 unet.film_as_identity()
             unet.load_state_dict({**unet.state_dict(), **self.start.unet})
-            merge(unet, self.start.lora)  # an earlier fine-tuning becomes part of the base
+            if not config.continue_lora:
+                merge(unet, self.start.lora)  # an earlier fine-tuning becomes part of the base
             self.start.unet = {k: v.clone() for k, v in unet.state_dict().items()}
             text_encoder = build_text_encoder(shape, self.start.text_encoder)
             kept = (shape.uem, shape.uem_channels) == (self.start.config.uem, self.start.config.uem_channels)
@@ -160,7 +161,7 @@ class NanoTask:
             uem.requires_grad_(False)
         else:
             text_encoder.requires_grad_(False)
-            add_merged_lora(unet, config.rank)
+            add_merged_lora(unet, config.rank, self.start.lora if self.start and config.continue_lora else None)
         self.noise = NoiseParameters(variant=config.noise_variant, k=config.noise_k, m=config.noise_m, p=config.noise_p)
         self.adversary = Adversary(config) if config.adversarial_weight else None
 

@@ -93,6 +93,7 @@ def run_all(run: _Runs, folder: Path) -> None:
         run("QUSRServerPrompt", small, chat.address, "any", "", 10, 0, "QUSR_API_KEY", 30.0)
     (large,) = run("QUSREnlarge", small, 4.0)
     conditioning = run("QUSREncodePrompt", [clip], prompts)[0]
+    run("QUSRPhotoGuide", model, conditioning, large)
     uncertainty, _ = run("QUSRUncertainty", large, uem)
     noise, _ = run("QUSRAdaptiveNoise", vae, uncertainty, 0, 1.0, "auto")
     run("QUSRUncertaintyView", uncertainty, "turbo", 0.5, "auto", 0.0, 1.0, True, large, noise)

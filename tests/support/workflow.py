@@ -26,7 +26,8 @@ def _settings(inputs: dict[str, Any], saved: deque[Any], missing: list[str], pre
     Args:
         inputs: the node's inputs, or those of an option, as the server describes them.
         saved: the values of its widgets in order; those that are used are taken away.
-        missing: gets the names of the widgets that are left without a value; they keep their defaults.
+        missing: gets the names of the required ones that are left without a value; they keep their defaults, as the
+            optional ones do.
         prefix: of the option's inputs.
     """
     settings: dict[str, Any] = {}
@@ -36,7 +37,7 @@ def _settings(inputs: dict[str, Any], saved: deque[Any], missing: list[str], pre
             is_widget = isinstance(kind, list) or kind in (*PRIMITIVES, DYNAMIC_COMBO)
             if not is_widget or options.get("forceInput"):
                 continue
-            if not saved:
+            if not saved and group == "required":
                 missing.append(prefix + name)
             value = settings[prefix + name] = saved.popleft() if saved else _default(kind, options)
             if options.get("control_after_generate") and saved:
@@ -48,10 +49,10 @@ def _settings(inputs: dict[str, Any], saved: deque[Any], missing: list[str], pre
 
 
 def _checked_settings(node: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
-    """Like `_settings`. ComfyUI's own nodes may have changed since the workflow was saved, ours may not.
+    """Like `_settings`. ComfyUI's own nodes may have changed since it was saved, ours only gain optional inputs.
 
     Raises:
-        ValueError: a node of this extension has another number of values than of widgets.
+        ValueError: a node of this extension has fewer values than required widgets, or more than widgets.
     """
     saved, missing = deque(node.get("widgets_values", [])), list[str]()
     settings = _settings(inputs, saved, missing)

@@ -93,6 +93,14 @@ def test_prompt_reaches_every_block_of_an_older_model_when_asked(photos: Path, t
     torch.testing.assert_close(one, same, atol=2e-3, rtol=0)
 
 
+def test_finished_lora_can_be_continued(photos: Path, base: Path, qusr: Path, tmp_path: Path) -> None:
+    changes = {"stage": "qusr", "init": str(qusr), "rank": 2, "steps": 1, "learning_rate": 1e-9, "ema": 0.0}
+    before, after = load_nano(qusr), load_nano(train(_config(photos, tmp_path, continue_lora=True, **changes)))
+    assert all(torch.equal(value, load_nano(base).unet[name]) for name, value in after.unet.items())
+    for name, layer in before.lora.items():
+        torch.testing.assert_close(after.lora[name].delta(), layer.delta(), atol=1e-4, rtol=1e-2)
+
+
 def test_state_of_another_shape_is_named(photos: Path, base: Path, tmp_path: Path) -> None:
     train(_config(photos, tmp_path, steps=1))
     state = torch.load(tmp_path / "base.state.pt", weights_only=True)
