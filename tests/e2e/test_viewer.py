@@ -17,6 +17,7 @@ from qusr_train.model.nano import PixelUnshuffleVAE
 from qusr_train.model.noise import injected_noise, noise_sigma, seeded_noise
 from qusr_train.restore import Restorer
 from tests.support.comfyui import base_directory
+from tests.support.examples import STEPS, UPSCALE
 
 from .driver import ComfyPage, graph, node
 
@@ -61,7 +62,7 @@ def wait_shown(comfy: ComfyPage) -> None:
     comfy.viewer.locator(".qusr-hint").wait_for(state="hidden")
 
 
-def open_and_run(comfy: ComfyPage, workflow: str = "qusr_separate_nodes") -> None:
+def open_and_run(comfy: ComfyPage, workflow: str = STEPS) -> None:
     comfy.load(workflow)
     assert comfy.run() == "success"
     wait_shown(comfy)
@@ -218,7 +219,7 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
     assert comfy.widget(VIEW, "colormap") == "turbo", "something was undone"
     wait_shown(comfy)
 
-    comfy.load("qusr_upscale")
+    comfy.load(UPSCALE)
     assert "Run the workflow" in hint.inner_text()
     comfy.switch_tab(-2)
     assert comfy.value("window.app.graph.id") == saved["id"]
@@ -242,7 +243,7 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
 
 def test_result_is_kept_for_its_tab_when_the_run_is_faster_than_the_answer_to_it(comfy: ComfyPage) -> None:
     """ComfyUI keeps a tab's results only if the queue request is answered before the nodes have run."""
-    comfy.load("qusr_separate_nodes")
+    comfy.load(STEPS)
     comfy.value(
         """() => {
           const { api } = window.app;
@@ -258,7 +259,7 @@ def test_result_is_kept_for_its_tab_when_the_run_is_faster_than_the_answer_to_it
     assert comfy.run() == "success"
     wait_shown(comfy)
     saved = comfy.value("window.app.graph.serialize()")
-    comfy.load("qusr_upscale")
+    comfy.load(UPSCALE)
     assert "Run the workflow" in comfy.viewer.locator(".qusr-hint").inner_text()
     comfy.switch_tab(-2)
     assert comfy.value("window.app.graph.id") == saved["id"]
