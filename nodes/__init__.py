@@ -13,6 +13,7 @@ from .enlarge import QUSREnlarge
 from .example import QUSRExamplePhoto
 from .load import QUSRLoader, QUSRNanoLoader
 from .noise import QUSRAdaptiveNoise
+from .photo_guide import QUSRPhotoGuide
 from .prompt import QUSREncodePrompt, QUSRQualityPrompt
 from .tiles import QUSRPhotoTiles
 from .train import QUSRLossPlot, QUSRTrain
@@ -33,6 +34,7 @@ NODES: list[type[io.ComfyNode]] = [
     QUSRQwenPrompt,
     QUSRServerPrompt,
     QUSREncodePrompt,
+    QUSRPhotoGuide,
     QUSRUncertainty,
     QUSRUncertaintyView,
     QUSRAdaptiveNoise,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import comfy.conds
 import comfy.model_management
 import comfy.patcher_extension
 import comfy.samplers
@@ -13,7 +15,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.images.tiling import Tile, blend_tiles, count_tiles
+from ..qusr_train.images.tiling import BLENDS, Blend, Tile, blend_tiles, count_tiles, exact_tiles
 from .native.host import checkpoint_interrupt, progress
 from .native.sampling import is_one_step
 from .native.sockets import CATEGORY
@@ -24,26 +26,53 @@ log = logging.getLogger(__name__)
 SMALLEST_TILE = 32  # latent pixels
 
 
-def tiled_model(model: Any, tile: int, overlap: int, each: Callable[[], None]) -> Any:
+@dataclass(frozen=True)
+class Tiling:
+    """How the denoiser takes a latent apart."""
+
+    tile: int = 0
+    """Side in latent pixels; 0 takes the latent whole."""
+    overlap: int = 0
+    """Latent pixels, at most half a tile. A model of bounded reach (nano) has its own margin instead."""
+    blend: Blend = "gaussian"
+    """See `blend_tiles`."""
+
+
+def reach(model: Any) -> int:
+    """Latent pixels that a pixel of the result depends on to each side; 0 if it depends on the whole latent."""
+    return getattr(model.model.diffusion_model, "receptive_radius", 0)
+
+
+def tiled_model(model: Any, tiling: Tiling, each: Callable[[], None]) -> Any:
     """A clone of a MODEL that predicts tile by tile.
+
+    A model of bounded reach gets tiles with so much margin that the result is that of the whole latent. The others
+    (their norms and their attention see the whole) get overlapping tiles that are blended.
 
     Args:
         model: any MODEL.
-        tile, overlap: in latent pixels.
+        tiling: its tile and overlap are above 0.
         each: called after every tile.
     """
+    tile, margin = tiling.tile, reach(model)
 
     def wrapper(apply_model: Any, arguments: dict[str, Any]) -> Tensor:
         conditions, timestep = arguments["c"], arguments["timestep"]
+        whole = arguments["input"]
 
-        def one(window: Tensor, _: Tile) -> Tensor:
-            return apply_model(window, timestep, **conditions)
+        def one(window: Tensor, place: Tile) -> Tensor:
+            cut = {name: place.of(value) if _is_plane(value, whole) else value for name, value in conditions.items()}
+            predicted = apply_model(window, timestep, **cut)
+            each()
+            return predicted
 
-        return blend_tiles(arguments["input"], one, tile, overlap, each)
+        if margin:
+            return exact_tiles(whole, one, tile, margin)
+        return blend_tiles(whole, one, tile, tiling.overlap, blend=tiling.blend)
 
     def prepare(executor: Any, patcher: Any, noise_shape: Any, *rest: Any, **keywords: Any) -> Any:
         # ComfyUI makes room for this shape: a tile, or it would move weights off the device for nothing.
-        shape = [*noise_shape[:-2], *(min(side, tile) for side in noise_shape[-2:])]
+        shape = [*noise_shape[:-2], *(min(side, tile + 2 * margin) for side in noise_shape[-2:])]
         return executor(patcher, shape, *rest, **keywords)
 
     clone = model.clone()
@@ -52,13 +81,17 @@ def tiled_model(model: Any, tile: int, overlap: int, each: Callable[[], None]) -
     return clone
 
 
+def _is_plane(value: Any, latent: Tensor) -> bool:
+    """Whether a condition has a value for each place of the latent, like CODSR's scale and shift."""
+    return isinstance(value, Tensor) and value.ndim == 4 and value.shape[-2:] == latent.shape[-2:]
+
+
 def one_step(
     model: Any,
     conditioning: Any,
     latent: dict[str, Any],
     noise: Any,
-    tile: int = 0,
-    overlap: int = 0,
+    tiling: Tiling = Tiling(),
     strength: float = 1.0,
 ) -> dict[str, Any]:
     """Run the denoiser's single step through ComfyUI's own sampler, image by image.
@@ -68,8 +101,7 @@ def one_step(
         conditioning: one prompt, or one for each latent of the batch.
         latent: LATENT, unscaled.
         noise: NOISE.
-        tile, overlap: in latent pixels; tile 0 takes the image whole, overlap is at most half a tile.
-            When memory is short, the tile is halved and the step tried again.
+        tiling: when memory is short, its tile is halved and the step tried again.
         strength: 1 the full residual, 0 none.
 
     Returns:
@@ -96,38 +128,49 @@ def one_step(
         raise ValueError(
             f"conditioning: holds {prompts} prompts for {batch} latents; use one prompt, or one for each image"
         )
-    injected = noise.generate_noise(latent)
+    noise_of = noise_by_image(noise, latent)
     mask = latent.get("noise_mask")
-    results = []
+    restored = torch.empty(samples.shape, device=comfy.model_management.intermediate_device())
     for index in range(batch):
         checkpoint_interrupt()
         one = slice(index, index + 1)
-        results.append(
-            _restore_one(
-                model,
-                conditioning if prompts == 1 else _one_of(conditioning, one),
-                samples[one],
-                injected[one],
-                mask if mask is None or mask.shape[0] != batch else mask[one],
-                noise.seed,
-                (tile, overlap),
-                (index, batch),
-            )
+        result = _restore_one(
+            model,
+            _one_of(conditioning, one, batch),
+            samples[one],
+            noise_of(index),
+            mask if mask is None or mask.shape[0] != batch else mask[one],
+            noise.seed,
+            tiling,
+            (index, batch),
         )
-    restored = torch.cat(results)
-    if strength != 1.0:
-        restored = torch.lerp(samples.to(restored), restored, strength)
+        restored[one] = result if strength == 1.0 else torch.lerp(samples[one].to(result), result, strength)
     return {**latent, "samples": restored}
 
 
-def _one_of(conditioning: Any, one: slice) -> Any:
-    """One image's share of a CONDITIONING with a prompt for each."""
-    batch = conditioning[0][0].shape[0]
+def noise_by_image(noise: Any, latent: dict[str, Any]) -> Callable[[int], Tensor]:
+    """The noise (1, C, h, w) of each image of a LATENT: one at a time if the NOISE can, else cut from the whole."""
+    if hasattr(noise, "of_image"):
+        return lambda index: noise.of_image(latent, index)
+    whole = noise.generate_noise(latent)
+    return lambda index: whole[index : index + 1]
+
+
+def _one_of(conditioning: Any, one: slice, batch: int) -> Any:
+    """One image's share of a CONDITIONING with one prompt, or a prompt for each."""
+    own = conditioning[0][0].shape[0] == batch
 
     def share(value: Any) -> Any:
-        return value[one] if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch else value
+        if isinstance(value, dict):  # model_conds
+            return {key: share(part) for key, part in value.items()}
+        if isinstance(value, comfy.conds.CONDRegular):
+            return type(value)(value.cond[one]) if value.cond.shape[0] == batch else value
+        return value[one] if own and isinstance(value, Tensor) and value.ndim and value.shape[0] == batch else value
 
-    return [[entry[0][one], {key: share(value) for key, value in entry[1].items()}] for entry in conditioning]
+    return [
+        [text[one] if own else text, {key: share(value) for key, value in extra.items()}]
+        for text, extra in conditioning
+    ]
 
 
 def _restore_one(
@@ -137,16 +180,16 @@ def _restore_one(
     injected: Tensor,
     mask: Tensor | None,
     seed: int,
-    tiling: tuple[int, int],
+    tiling: Tiling,
     place: tuple[int, int],
 ) -> Tensor:
     """One image of a batch, `place` being its index and the batch's size."""
     management = comfy.model_management
     size = (sample.shape[-2], sample.shape[-1])
-    tile, overlap = tiling if 0 < tiling[0] < max(size) else (0, tiling[1])
+    tile, overlap = (tiling.tile if 0 < tiling.tile < max(size) else 0), tiling.overlap
     while True:
         overlap = min(overlap, tile // 2) if tile else overlap
-        tiles = count_tiles(*size, tile, overlap) if tile else 1
+        tiles = (count_tiles(*size, tile, 0 if reach(model) else overlap)) if tile else 1
         bar = progress(tiles * place[1], "tiles")
         bar.update_absolute(tiles * place[0])
 
@@ -155,7 +198,9 @@ def _restore_one(
             checkpoint_interrupt()
 
         try:
-            guider = comfy.samplers.CFGGuider(tiled_model(model, tile, overlap, each) if tile else model)
+            guider = comfy.samplers.CFGGuider(
+                tiled_model(model, Tiling(tile, overlap, tiling.blend), each) if tile else model
+            )
             guider.inner_set_conds({"positive": conditioning})
             restored = guider.sample(
                 injected,
@@ -225,7 +270,14 @@ class QUSROneStepDenoise(io.ComfyNode):
                     min=0,
                     max=1024,
                     step=8,
-                    tooltip="Overlap of neighbouring tiles in latent pixels, at most half a tile.",
+                    tooltip="Overlap of neighbouring tiles in latent pixels, at most half a tile. nano needs none.",
+                ),
+                io.Combo.Input(
+                    "blend",
+                    options=list(BLENDS),
+                    default="smooth",
+                    optional=True,
+                    tooltip="How tiles meet. smooth: a slow cross-fade without ridges. gaussian: as the authors' code.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="restored")],
@@ -233,6 +285,14 @@ class QUSROneStepDenoise(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, conditioning: Any, latent: Any, noise: Any, strength: float, tile: int, overlap: int
+        cls,
+        model: Any,
+        conditioning: Any,
+        latent: Any,
+        noise: Any,
+        strength: float,
+        tile: int,
+        overlap: int,
+        blend: Blend = "gaussian",
     ) -> io.NodeOutput:
-        return io.NodeOutput(one_step(model, conditioning, latent, noise, tile, overlap, strength))
+        return io.NodeOutput(one_step(model, conditioning, latent, noise, Tiling(tile, overlap, blend), strength))

@@ -109,8 +109,8 @@ class QUSRLoader(io.ComfyNode):
             display_name="QUSR Loader (SD 2.1)",
             category=CATEGORY,
             description=(
-                "Puts a QUSR, PiSA-SR or OSEDiff file from models/qusr onto SD 2.1-base. The model then restores in "
-                "one step, here or in SamplerCustomAdvanced."
+                "Puts a QUSR, PiSA-SR, OSEDiff or CODSR file from models/qusr onto SD 2.1-base. The model then "
+                "restores in one step, here or in SamplerCustomAdvanced."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="SD 2.1-base (512 px), from Load Checkpoint. No other base fits."),
@@ -119,15 +119,23 @@ class QUSRLoader(io.ComfyNode):
                     options=folder_paths.get_filename_list(MODEL_FOLDER) or [NO_FILES],
                     tooltip="A file in models/qusr: .safetensors of QUSR, or the authors' .pkl.",
                 ),
-                _strength("strength", "Scale of the LoRA weights. 1 as trained."),
+                _strength(
+                    "strength",
+                    "Scale of what the file adds to SD 2.1 (LoRA; CODSR: its photo guide too). 1 as trained.",
+                ),
                 _strength("pixel", "PiSA-SR only: pixel-level strength. Other than 1 takes a second pass."),
                 _strength("semantic", "PiSA-SR only: semantic strength, more is crisper. Other than 1: second pass."),
-                io.Vae.Input("vae", optional=True, tooltip="Needed for OSEDiff, which changes the VAE's encoder."),
+                io.Vae.Input("vae", optional=True, tooltip="Needed for OSEDiff and CODSR, which change its encoder."),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="One-step denoiser."),
-                UEMSocket.Output(display_name="uem", tooltip="Uncertainty module; empty for PiSA-SR and OSEDiff."),
-                io.Vae.Output(display_name="vae", tooltip="The VAE to encode with; unchanged except for OSEDiff."),
+                UEMSocket.Output(
+                    display_name="uem",
+                    tooltip="Uncertainty module and how its noise is made; only QUSR files have a module.",
+                ),
+                io.Vae.Output(
+                    display_name="vae", tooltip="The VAE to encode with; unchanged except for OSEDiff and CODSR."
+                ),
             ],
         )
 

@@ -3,55 +3,72 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..qusr_train.captions.measured import measured_prompts
 from ..qusr_train.images.color import COLOR_FIXES, fix_color
-from ..qusr_train.presets import PRESETS, Preset
-from .denoise import one_step
-from .enlarge import enlarge_by
-from .native.host import CheckedImage, check_image, checkpoint_interrupt, image_out, progress
+from ..qusr_train.model.noise import SeedRule, image_seed
+from .denoise import Tiling, one_step
+from .dial import chosen, detail_input, preset_input
+from .enlarge import LONGEST_SIDE, MEGAPIXELS, TRAINED, enlarge_to, size_inputs, size_value
+from .native.dial import Turned
+from .native.host import CheckedImage, Stack, check_image, checkpoint_interrupt, image_out, progress
 from .native.nano import NanoModels, load_nano_models
 from .native.sockets import CATEGORY, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
-from .noise import adaptive_noise
+from .noise import adaptive_noise, seeds_input
+from .photo_guide import guide_by_photo
 from .prompt import encode_tiles
 from .tiles import PhotoTiles, whole_photo
 from .uncertainty import estimate
 from .vae import decode_latent, encode_latent
 
-# Side and overlap of the denoiser's tiles in latent pixels, by the channels of the latent. Stable
-# Diffusion: the reference's. nano is cheap enough for large tiles.
-TILES = {4: (96, 32)}
-NANO_TILE = (384, 64)
+# The denoiser's tiles in latent pixels, by the channels of the latent. Stable Diffusion: the size of the
+# reference's. nano is cheap enough for large tiles, and its bounded reach needs no overlap.
+TILES = {4: Tiling(96, 32, "smooth")}
+NANO_TILES = Tiling(384)
 
 
-CUSTOM = "custom"
+@dataclass(frozen=True)
+class Job:
+    """What is the same for every image."""
+
+    models: NanoModels
+    turned: Turned
+    seed: int
+    seeds: SeedRule
+    color_fix: str
+    size: str
+    """Rule of `target_size`, with its `value`."""
+    value: float
 
 
 class QUSRUpscale(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        explained = ". ".join(f"{name}: {preset.text}" for name, preset in PRESETS.items())
+        factor = io.Float.Input(
+            "factor",
+            default=4.0,
+            min=1.0,
+            max=16.0,
+            step=0.25,
+            optional=True,
+            tooltip=f"Factor of both sides, for size: factor. {TRAINED}",
+        )
         return io.Schema(
             node_id="QUSRUpscale",
             display_name="QUSR Upscale",
             category=CATEGORY,
             description=(
-                "Enlarges a photo four times and restores it: quality prompt, uncertainty, adaptive noise, one-step "
-                "denoiser and colour fix in one node. Works at once with the bundled qusr-nano model."
+                "Enlarges a photo, four times or to any size, and restores it: quality prompt, uncertainty, adaptive "
+                "noise, one-step denoiser and colour fix in one node. Works at once with the bundled qusr-nano model."
             ),
             inputs=[
                 io.Image.Input("image", tooltip="The small photo. Grey, RGBA, any size and batches work."),
-                io.Combo.Input(
-                    "preset",
-                    options=[*PRESETS, CUSTOM],
-                    default="balanced",
-                    tooltip=f"{explained}. custom: the strengths below.",
-                ),
+                preset_input(),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -67,7 +84,7 @@ class QUSRUpscale(io.ComfyNode):
                     tooltip="In your own words or from a captioner: one, or one for each image. Empty: measured.",
                 ),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip="Added detail (preset custom only)."
+                    "strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip="Added detail, for the preset custom."
                 ),
                 io.Float.Input(
                     "noise_strength",
@@ -75,7 +92,7 @@ class QUSRUpscale(io.ComfyNode):
                     min=0.0,
                     max=4.0,
                     step=0.05,
-                    tooltip="Injected noise (preset custom only).",
+                    tooltip="Injected noise, for the preset custom.",
                 ),
                 io.Combo.Input(
                     "color_fix", options=list(COLOR_FIXES), default="wavelet", tooltip="Keeps the colours of the photo."
@@ -91,6 +108,9 @@ class QUSRUpscale(io.ComfyNode):
                     optional=True,
                     tooltip="From QUSR Photo Tiles: a prompt for each tile instead of each image, also when measured.",
                 ),
+                seeds_input(),
+                detail_input(),
+                *size_inputs([factor]),
             ],
             outputs=[
                 io.Image.Output(display_name="upscaled", is_output_list=True, tooltip="RGBA if the photo was."),
@@ -123,6 +143,12 @@ class QUSRUpscale(io.ComfyNode):
         vae: list[Any] | None = None,
         uem: list[LoadedUEM] | None = None,
         tiles: list[PhotoTiles] | None = None,
+        seeds: list[SeedRule] | None = None,
+        detail: list[float] | None = None,
+        size: list[str] | None = None,
+        factor: list[float] | None = None,
+        longest_side: list[int] | None = None,
+        megapixels: list[float] | None = None,
     ) -> io.NodeOutput:
         models = choose_models(
             model=model[0] if model else None,
@@ -130,14 +156,29 @@ class QUSRUpscale(io.ComfyNode):
             vae=vae[0] if vae else None,
             uem=uem[0] if uem else None,
         )
-        chosen = Preset(strength[0], noise_strength[0], "") if preset[0] == CUSTOM else PRESETS[preset[0]]
+        rule = size[0] if size else "factor"
+        job = Job(
+            models=models,
+            turned=chosen(models.model, preset[0], detail[0] if detail else 1.0, strength[0], noise_strength[0]),
+            seed=seed[0],
+            seeds=seeds[0] if seeds else "fixed",
+            color_fix=color_fix[0],
+            size=rule,
+            value=size_value(
+                rule,
+                factor[0] if factor else 4.0,
+                longest_side[0] if longest_side else LONGEST_SIDE,
+                megapixels[0] if megapixels else MEGAPIXELS,
+            ),
+        )
         batches = [check_image(one) for one in image]
         places = [tiles[0] if tiles else whole_photo(one.rgb) for one in batches]
         parts = [place.cut(one.rgb) for one, place in zip(batches, places, strict=True)]
         prompts = share_prompts(prompt, parts, "tiles" if tiles else "images")
+        firsts = [sum(one.rgb.shape[0] for one in batches[:index]) for index in range(len(batches))]
         results = [
-            upscale_batch(one, texts, place, models, chosen, seed[0], color_fix[0])
-            for one, texts, place in zip(batches, prompts, places, strict=True)
+            upscale_batch(one, texts, place, job, first)
+            for one, texts, place, first in zip(batches, prompts, places, firsts, strict=True)
         ]
         return io.NodeOutput(*(list(column) for column in zip(*results, strict=True)))
 
@@ -178,52 +219,49 @@ def share_prompts(prompts: list[str], batches: list[Tensor], what: str = "images
     return shared
 
 
-def denoiser_tile(model: Any, samples: Tensor) -> tuple[int, int]:
-    """Tile and overlap for a latent; (0, 0) when it is small enough to go through whole."""
-    tile, overlap = TILES.get(model.model.latent_format.latent_channels, NANO_TILE)
-    return (tile, overlap) if samples.shape[-2] * samples.shape[-1] > tile * tile else (0, 0)
+def denoiser_tiling(model: Any, samples: Tensor) -> Tiling:
+    """Tiles for a latent; none when it is small enough to go through whole."""
+    tiling = TILES.get(model.model.latent_format.latent_channels, NANO_TILES)
+    return tiling if samples.shape[-2] * samples.shape[-1] > tiling.tile**2 else Tiling()
 
 
 def upscale_batch(
-    image: CheckedImage,
-    prompts: list[str],
-    tiles: PhotoTiles,
-    models: NanoModels,
-    preset: Preset,
-    seed: int,
-    color_fix: str,
+    image: CheckedImage, prompts: list[str], tiles: PhotoTiles, job: Job, first: int = 0
 ) -> tuple[Tensor, Uncertainty, Tensor, str]:
-    """Upscale one batch four times; the images go through one by one, so memory does not grow with the batch.
+    """Upscale one batch; the images go through one by one, so memory does not grow with the batch.
 
-    `prompts` has one for each tile: those of the first image, then of the next.
+    `prompts` has one for each tile: those of the first image, then of the next. `first` is the place of this batch's
+    first image among all of them, for the seeds.
 
     Returns:
         Upscaled IMAGE, uncertainty, bicubic IMAGE, and the prompts as lines.
     """
-    vae, uem = models.vae, models.uem
-    parameters = dataclasses.replace(uem.noise, p=uem.noise.p * preset.noise)
-    results, enlarged, maps = [], [], []
+    models, model, vae, uem = job.models, job.turned.model, job.models.vae, job.models.uem
+    parameters = dataclasses.replace(uem.noise, p=uem.noise.p * job.turned.noise)
     batch, count = image.rgb.shape[0], len(tiles.windows)
+    results, enlarged, maps = Stack(batch), Stack(batch), Stack(batch)
     bar = progress(batch)
     for index in range(batch):
         checkpoint_interrupt()
-        bicubic = enlarge_by(image.rgb[index : index + 1], 4.0)
+        bicubic = enlarge_to(image.rgb[index : index + 1], job.size, job.value)
         uncertainty = estimate(bicubic, uem)
         latent = encode_latent(vae, image_out(bicubic))
-        noise = adaptive_noise(vae, uncertainty, seed, parameters)
-        tile, overlap = denoiser_tile(models.model, latent["samples"])
+        noise = adaptive_noise(vae, uncertainty, image_seed(job.seed, first + index, job.seeds), parameters)
+        tiling = denoiser_tiling(model, latent["samples"])
         texts = prompts[index * count : (index + 1) * count]
         conditioning = encode_tiles(models.clip, texts, dataclasses.replace(tiles, images=1)).conditioning
-        restored = one_step(models.model, conditioning, latent, noise, tile, overlap, preset.strength)
+        conditioning = guide_by_photo(model, conditioning, bicubic)
+        restored = one_step(model, conditioning, latent, noise, tiling, job.turned.residual)
         pixels = check_image(decode_latent(vae, restored), "decoded image").rgb
-        results.append(fix_color(pixels, bicubic.to(pixels), color_fix))
-        enlarged.append(bicubic)
+        fixed = fix_color(pixels, bicubic.to(pixels), job.color_fix)
+        alpha = None if image.alpha is None else enlarge_to(image.alpha[index : index + 1], job.size, job.value)
+        results.append(image_out(fixed, alpha))
+        enlarged.append(image_out(bicubic))
         maps.append(uncertainty.map)
         bar.update(1)
-    alpha = None if image.alpha is None else enlarge_by(image.alpha, 4.0)
     return (
-        image_out(torch.cat(results), alpha),
-        Uncertainty(torch.cat(maps), uem.noise, uem.latent_scale),
-        image_out(torch.cat(enlarged)),
+        results.whole,
+        dataclasses.replace(uncertainty, map=maps.whole),
+        enlarged.whole,
         "\n".join(prompts),
     )

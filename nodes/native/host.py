@@ -64,6 +64,28 @@ def match_batch(tensor: Tensor, batch: int, name: str, other: str) -> Tensor:
     )
 
 
+class Stack:
+    """Images (1, ...) put one by one into one tensor (count, ...), which so never lies in memory twice."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.filled = 0
+        self._whole: Tensor | None = None
+
+    def append(self, image: Tensor) -> None:
+        if self._whole is None:
+            self._whole = torch.empty((self.count, *image.shape[1:]), dtype=image.dtype, device=image.device)
+        self._whole[self.filled] = image[0]
+        self.filled += 1
+
+    @property
+    def whole(self) -> Tensor:
+        """All of them, once the last one is in."""
+        if self._whole is None or self.filled != self.count:
+            raise ValueError(f"expected {self.count} images, but got {self.filled}")
+        return self._whole
+
+
 def checkpoint_interrupt() -> None:
     """Raise ComfyUI's interrupt exception when the user pressed Cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()

@@ -19,6 +19,7 @@ import torch
 from ...qusr_train.checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_nano
 from ...qusr_train.model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from ...qusr_train.model.text_encoder import text_encoder_config
+from .dial import Turned, attach_dial
 from .lora import lora_patches
 from .sampling import make_one_step
 from .sockets import LoadedUEM
@@ -139,7 +140,14 @@ def _uem(checkpoint: NanoCheckpoint) -> LoadedUEM:
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    return LoadedUEM(patcher, checkpoint.noise, checkpoint.latent_scale)
+    return LoadedUEM(patcher, checkpoint.noise, checkpoint.latent_scale, checkpoint.map_calibration)
+
+
+def _less_lora(model: Any, patches: dict[str, Any], strength: float, detail: float) -> Turned:
+    """Take a part of the LoRA away again: what else was put onto the MODEL since stays."""
+    turned = model.clone()
+    turned.add_patches(patches, strength * (detail - 1))
+    return Turned(turned, noise=detail)
 
 
 @lru_cache(maxsize=1)
@@ -160,5 +168,7 @@ def load_nano_models(lora_strength: float = 1.0, path: str = str(BUNDLED)) -> Na
     patched = make_one_step(model.clone(), checkpoint.noise.variant)
     if checkpoint.lora and lora_strength:
         keys = {name: f"diffusion_model.{name}.weight" for name in checkpoint.lora}
-        patched.add_patches(lora_patches(checkpoint.lora, keys), lora_strength)
+        patches = lora_patches(checkpoint.lora, keys)
+        patched.add_patches(patches, lora_strength)
+        attach_dial(patched, lambda model, detail: _less_lora(model, patches, lora_strength, detail))
     return NanoModels(patched, clip.clone(), vae, uem)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ...qusr_train.model.noise import injected_noise, seeded_noise
+from ...qusr_train.model.noise import SeedRule, image_seed, injected_noise, seeded_noise
 from .host import match_batch
 
 
@@ -19,13 +20,23 @@ class AdaptiveNoise:
     sigma: Tensor
     """(B, C, h, w), from `noise_sigma`."""
     p: float
+    seeds: SeedRule = "fixed"
+    """How the images of a batch get their seeds, see `image_seed`."""
 
     def generate_noise(self, input_latent: dict[str, Any]) -> Tensor:
-        """Injected noise eps * sigma * p for a LATENT.
+        """Injected noise eps * sigma * p for a LATENT; its `batch_index` says which images of a batch these are.
 
         Raises:
             ValueError: the latent's size or batch differs from the uncertainty map's.
         """
+        samples = input_latent["samples"]
+        noise = torch.empty(samples.shape)
+        for index in range(samples.shape[0]):
+            noise[index : index + 1] = self.of_image(input_latent, index)
+        return noise
+
+    def of_image(self, input_latent: dict[str, Any], index: int) -> Tensor:
+        """(1, C, h, w): the noise of one image of a LATENT, so that a long video's never lies in memory as a whole."""
         samples = input_latent["samples"]
         sigma = match_batch(self.sigma, samples.shape[0], "uncertainty", "latent")
         if sigma.shape != samples.shape:
@@ -34,4 +45,6 @@ class AdaptiveNoise:
                 "(channels, height, width); compute the uncertainty on the same enlarged image that VAE Encode gets, "
                 "and use the same VAE for both"
             )
-        return injected_noise(seeded_noise(tuple(samples.shape), self.seed), sigma, self.p)
+        place = (input_latent.get("batch_index") or range(samples.shape[0]))[index]
+        seed = image_seed(self.seed, place, self.seeds)
+        return injected_noise(seeded_noise((1, *samples.shape[1:]), seed), sigma[index : index + 1], self.p)

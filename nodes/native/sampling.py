@@ -21,16 +21,17 @@ class OneStepSampling(torch.nn.Module):
 
     Args:
         timestep: what the UNet is told.
-        signal, noise: the step is (z - noise * eps) / signal; both 1 for QUSR, for OSEDiff the
+        signal, noise: the step is (z - noise * eps) / signal; both 1 for QUSR, for OSEDiff and CODSR the
             square roots of alpha_bar and 1 - alpha_bar.
+        diffused: the latent is mixed with the noise as in diffusion, signal * z + noise * n (CODSR); else z + n.
     """
 
     sigmas: Tensor
     log_sigmas: Tensor
 
-    def __init__(self, timestep: float = 1.0, signal: float = 1.0, noise: float = 1.0) -> None:
+    def __init__(self, timestep: float = 1.0, signal: float = 1.0, noise: float = 1.0, diffused: bool = False) -> None:
         super().__init__()
-        self.signal, self.noise = signal, noise
+        self.signal, self.noise, self.diffused = signal, noise, diffused
         self.sigma_data = 1.0
         self.model_timestep = timestep
         self.register_buffer("sigmas", torch.ones(1))
@@ -62,7 +63,7 @@ class OneStepSampling(torch.nn.Module):
         return (model_input - self.noise * model_output) / self.signal
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
-        return latent_image + noise
+        return self.signal * latent_image + self.noise * noise if self.diffused else latent_image + noise
 
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
         return latent
@@ -94,7 +95,12 @@ def _subtract_injected(
 
 
 def make_one_step(
-    patcher: Any, variant: Variant, timestep: float = 1.0, signal: float = 1.0, noise: float = 1.0
+    patcher: Any,
+    variant: Variant,
+    timestep: float = 1.0,
+    signal: float = 1.0,
+    noise: float = 1.0,
+    diffused: bool = False,
 ) -> Any:
     """Patch a cloned ModelPatcher in place for one-step residual sampling and return it.
 
@@ -102,9 +108,9 @@ def make_one_step(
         patcher: a clone, it is modified.
         variant: which residual formula (see `qusr_train.noise`).
         timestep: what the UNet is told, 1 for QUSR.
-        signal, noise: see `OneStepSampling`.
+        signal, noise, diffused: see `OneStepSampling`.
     """
-    patcher.add_object_patch("model_sampling", OneStepSampling(timestep, signal, noise))
+    patcher.add_object_patch("model_sampling", OneStepSampling(timestep, signal, noise, diffused))
     if variant == "paper":
         patcher.add_wrapper_with_key(
             comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE, _WRAPPER_KEY, _subtract_injected

@@ -1,4 +1,4 @@
-"""QUSR, PiSA-SR and OSEDiff on a native Stable Diffusion 2.1-base MODEL and VAE."""
+"""QUSR, PiSA-SR, OSEDiff and CODSR on a native Stable Diffusion 2.1-base MODEL and VAE."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from torch import Tensor
 
 from ...qusr_train.checkpoints.qusr_file import QUSRCheckpoint
 from ...qusr_train.model.lora import LoraLayer
+from ...qusr_train.model.modulation import build_modulation
 from ...qusr_train.model.schedule import alpha_bar
+from .dial import Dial, Turned, attach_dial, fade_residual
 from .lora import SwitchedLora, lora_patches
+from .photo_guide import attach_guide
 from .sampling import is_one_step, make_one_step
 from .sockets import LoadedUEM
 
 USE_INSTEAD = "load SD 2.1-base (v2-1_512-ema-pruned.safetensors, the 512 px epsilon model) instead"
+METHOD_NAMES = {"qusr": "QUSR", "pisa-sr": "PiSA-SR", "osediff": "OSEDiff", "codsr": "CODSR"}
 _FAMILIES = {
     "SD15": "Stable Diffusion 1.x",
     "SD15_instructpix2pix": "InstructPix2Pix",
@@ -56,43 +60,56 @@ def apply_checkpoint(
             f"pixel, semantic: only PiSA-SR files have these two LoRA, but this one is {checkpoint.method}; "
             "leave both at 1 and use strength"
         )
-    keys = _fitting_keys(model, {**checkpoint.lora, **checkpoint.pixel_lora}, checkpoint.base_weights)
+    everything = {**checkpoint.lora, **checkpoint.pixel_lora, **checkpoint.alignment_lora}
+    keys = _fitting_keys(model, everything, checkpoint.base_weights)
     patched = model.clone()
     for name, weight in checkpoint.base_weights.items():  # first: the LoRA is trained on top of them
         patched.add_patches({keys[name]: ("set", (weight,))})
     if checkpoint.pixel_lora and strength:
         patched.add_patches(lora_patches(checkpoint.pixel_lora, keys), strength)
+    dial: Dial = fade_residual
     if adjusted:
-        _mix_two_passes(patched, _scaled(checkpoint.lora, strength), keys, pixel, semantic)
+        switch = _add_second_lora(patched, _scaled(checkpoint.lora, strength), keys)
+        _mix_two_passes(patched, switch, pixel, semantic)
+        dial = _mixed_dial(switch, pixel, semantic)
     elif strength:
         patched.add_patches(lora_patches(checkpoint.lora, keys), strength)
+        if checkpoint.pixel_lora:
+            dial = _merged_dial(checkpoint.lora, keys, strength)
+    attach_dial(patched, dial)
+    if checkpoint.alignment_lora and strength:
+        patched.add_patches(lora_patches(checkpoint.alignment_lora, keys), strength)
     signal, noise = 1.0, 1.0
-    if checkpoint.method == "osediff":  # x0 of an epsilon model; QUSR and PiSA-SR subtract eps itself
+    if checkpoint.method in ("osediff", "codsr"):  # x0 of an epsilon model; QUSR and PiSA-SR subtract eps itself
         share = alpha_bar(checkpoint.timestep)
         signal, noise = math.sqrt(share), math.sqrt(1 - share)
-    return make_one_step(patched, checkpoint.noise.variant, checkpoint.timestep, signal, noise)
+    if checkpoint.modulation:
+        attach_guide(patched, build_modulation(checkpoint.modulation), strength * signal / noise)
+    diffused = checkpoint.method == "codsr"
+    return make_one_step(patched, checkpoint.noise.variant, checkpoint.timestep, signal, noise, diffused)
 
 
 def apply_to_vae(vae: Any, checkpoint: QUSRCheckpoint, strength: float = 1.0) -> Any:
-    """A VAE with OSEDiff's encoder LoRA; the VAE itself for files without one.
+    """A VAE with the encoder LoRA of OSEDiff or CODSR; the VAE itself for files without one.
 
     Raises:
         ValueError: no VAE, or one of another kind.
     """
     if not checkpoint.vae_lora:
         return vae
+    name = METHOD_NAMES[checkpoint.method]
     if vae is None:
         raise ValueError(
-            "vae: OSEDiff files also change the VAE's encoder; connect the VAE of SD 2.1-base here, and use this "
-            "node's vae output for encoding"
+            f"vae: {name} files also change the VAE's encoder; connect the VAE of SD 2.1-base "
+            "here, and use this node's vae output for encoding"
         )
-    keys = {name: _vae_key(name) for name in checkpoint.vae_lora}
+    keys = {layer: _vae_key(layer) for layer in checkpoint.vae_lora}
     shapes = {key: tuple(weight.shape) for key, weight in vae.patcher.model_state_dict().items()}
-    wrong = [name for name, key in keys.items() if math.prod(shapes.get(key, ())) != _size(checkpoint.vae_lora[name])]
+    wrong = [one for one, key in keys.items() if math.prod(shapes.get(key, ())) != _size(checkpoint.vae_lora[one])]
     if wrong:
         raise ValueError(
-            f"vae: OSEDiff's LoRA does not fit it (layer {wrong[0]}); connect the full VAE of SD 2.1-base, "
-            "not a light decoder or another family's VAE"
+            f"vae: {name}'s LoRA does not fit it (layer {wrong[0]}); connect the full VAE "
+            "of SD 2.1-base, not a light decoder or another family's VAE"
         )
     patched = copy.copy(vae)
     patched.patcher = vae.patcher.clone()
@@ -101,7 +118,7 @@ def apply_to_vae(vae: Any, checkpoint: QUSRCheckpoint, strength: float = 1.0) ->
 
 
 def loaded_uem(model: Any, checkpoint: QUSRCheckpoint) -> LoadedUEM:
-    """The file's UEM with its noise parameters; for a method without one only the parameters (p = 0)."""
+    """The file's UEM with its noise parameters; for a method without one only the parameters."""
     scale = model.model.latent_format.scale_factor
     if not checkpoint.uem:
         return LoadedUEM(None, checkpoint.noise, scale)
@@ -163,13 +180,41 @@ def _vae_key(name: str) -> str:
     return next(iter(comfy.diffusers_convert.convert_vae_state_dict({f"{name}.weight": one})))
 
 
-def _mix_two_passes(
-    patcher: Any, semantic_lora: dict[str, LoraLayer], keys: dict[str, str], pixel: float, semantic: float
-) -> None:
-    """PiSA-SR's adjustable mode: the strengths act on outputs, so the model runs with and without one LoRA."""
+def _merged_dial(semantic_lora: dict[str, LoraLayer], keys: dict[str, str], strength: float) -> Dial:
+    """PiSA-SR in one pass: the semantic LoRA is taken out of the weights, and mixed in at the output."""
+
+    def dial(model: Any, detail: float) -> Turned:
+        turned = model.clone()
+        turned.add_patches(lora_patches(semantic_lora, keys), -strength)
+        if detail:
+            switch = _add_second_lora(turned, _scaled(semantic_lora, strength), keys)
+            _mix_two_passes(turned, switch, 1.0, detail)
+        return Turned(turned)
+
+    return dial
+
+
+def _mixed_dial(switch: dict[str, bool], pixel: float, semantic: float) -> Dial:
+    """PiSA-SR in two passes already: the dial multiplies the semantic strength."""
+
+    def dial(model: Any, detail: float) -> Turned:
+        turned = model.clone()
+        _mix_two_passes(turned, switch, pixel, semantic * detail)
+        return Turned(turned)
+
+    return dial
+
+
+def _add_second_lora(patcher: Any, lora: dict[str, LoraLayer], keys: dict[str, str]) -> dict[str, bool]:
+    """Put a LoRA onto the weights that is added only while the returned switch is on."""
     switch = {"on": False}
-    for name, layer in semantic_lora.items():
+    for name, layer in lora.items():
         patcher.add_weight_wrapper(keys[name], SwitchedLora(layer, switch))
+    return switch
+
+
+def _mix_two_passes(patcher: Any, switch: dict[str, bool], pixel: float, semantic: float) -> None:
+    """PiSA-SR's adjustable mode: the strengths act on outputs, so the model runs with and without one LoRA."""
 
     def both(apply_model: Any, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
         try:
@@ -180,4 +225,6 @@ def _mix_two_passes(
             switch["on"] = False
         return x - pixel * (x - without) - semantic * (without - full)
 
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "qusr_two_passes", both)
+    kind = comfy.patcher_extension.WrappersMP.APPLY_MODEL
+    patcher.remove_wrappers_with_key(kind, "qusr_two_passes")  # of an earlier position of the dial
+    patcher.add_wrapper_with_key(kind, "qusr_two_passes", both)

@@ -24,8 +24,8 @@ def lora_tensors(prefix: str, lora: dict[str, LoraLayer]) -> dict[str, Tensor]:
     return dict(item for pair in pairs for item in pair)
 
 
-def shared_alpha(lora: dict[str, LoraLayer]) -> float:
-    alphas = {layer.alpha for layer in lora.values()}
+def shared_alpha(*loras: dict[str, LoraLayer]) -> float:
+    alphas = {layer.alpha for lora in loras for layer in lora.values()}
     if len(alphas) > 1:
         raise ValueError("lora: all layers must have the same alpha to be stored in one file")
     return alphas.pop() if alphas else 0.0

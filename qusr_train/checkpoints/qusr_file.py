@@ -1,8 +1,8 @@
 """The format `qusr`: what is added to Stable Diffusion 2.1-base.
 
-Tensors, with diffusers' layer names: `lora.<layer>.down|up`, `pixel_lora.*` and `vae_lora.*` likewise, `base.<weight>`
-(replaced weights), `uem.*`. Metadata: `format`, `format_version`, `method`, `base_model`, `rank`, `alpha`, `variant`,
-`k`, `m`, `p`, `delta`, `hidden_channels`, `timestep`, `training`.
+Tensors, with diffusers' layer names: `lora.<layer>.down|up`, `pixel_lora.*`, `alignment_lora.*` and `vae_lora.*`
+likewise, `base.<weight>` (replaced weights), `uem.*`, `modulation.*`. Metadata: `format`, `format_version`, `method`,
+`base_model`, `rank`, `alpha`, `variant`, `k`, `m`, `p`, `delta`, `hidden_channels`, `timestep`, `training`.
 
 The layouts of the authors' own files are read by `reference.py`.
 """
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..model.lora import DEFAULT_ALPHA, LoraLayer
+from ..model.modulation import build_modulation
 from ..model.noise import NoiseParameters
 from ..model.uncertainty import UEM
 from .format import (
@@ -38,7 +39,7 @@ QUSR_FORMAT = "qusr"
 BASE_MODEL = "stable-diffusion-2-1-base"
 
 
-Method = Literal["qusr", "pisa-sr", "osediff"]
+Method = Literal["qusr", "pisa-sr", "osediff", "codsr"]
 
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -55,12 +56,16 @@ class QUSRCheckpoint:
     method: Method = "qusr"
     pixel_lora: dict[str, LoraLayer] = field(default_factory=dict)
     """UNet layers of PiSA-SR's pixel-level LoRA."""
+    alignment_lora: dict[str, LoraLayer] = field(default_factory=dict)
+    """UNet layers of CODSR's text-alignment LoRA, added to `lora`."""
     vae_lora: dict[str, LoraLayer] = field(default_factory=dict)
-    """VAE encoder layers (OSEDiff)."""
+    """VAE encoder layers (OSEDiff, CODSR)."""
     base_weights: dict[str, Tensor] = field(default_factory=dict)
     """UNet weights that replace the base's own (OSEDiff's conv_in)."""
     uem: dict[str, Tensor] = field(default_factory=dict)
     """State of `UEM`, empty for methods without one."""
+    modulation: dict[str, Tensor] = field(default_factory=dict)
+    """State of `FeatureModulation` (CODSR)."""
     timestep: int = 1
     """What the UNet is told."""
     base_model: str = BASE_MODEL
@@ -74,18 +79,23 @@ class QUSRCheckpoint:
             raise ValueError("there is no LoRA in it")
         if not 0 <= self.timestep <= 999:
             raise ValueError(f"timestep must be in [0, 999], but got {self.timestep}")
-        for name, layer in {**self.lora, **self.pixel_lora, **self.vae_lora}.items():
+        sets = (self.lora, self.pixel_lora, self.alignment_lora, self.vae_lora)
+        for name, layer in (pair for one in sets for pair in one.items()):
             if layer.up.shape[1] != layer.down.shape[0]:
                 raise ValueError(
                     f"LoRA layer {name}: up {tuple(layer.up.shape)} and down {tuple(layer.down.shape)} differ in rank"
                 )
         if self.uem:
             self.build_uem()
-        elif self.noise.p:
+        elif self.noise.p and self.noise.variant != "sobel":
             raise ValueError(
                 "it uses uncertainty-guided noise but has no UEM weights; the reference code would silently take "
                 "random ones"
             )
+        if self.modulation:
+            build_modulation(self.modulation)
+        elif self.method == "codsr":
+            raise ValueError("there is no feature modulation in it (state_dict_sft)")
 
     def build_uem(self) -> UEM:
         """The module with these weights, in evaluation mode. Raises ValueError when they do not fit."""
@@ -116,9 +126,11 @@ def save_qusr(path: str | os.PathLike[str], checkpoint: QUSRCheckpoint, dtype: t
     tensors = {
         **lora_tensors("lora", checkpoint.lora),
         **lora_tensors("pixel_lora", checkpoint.pixel_lora),
+        **lora_tensors("alignment_lora", checkpoint.alignment_lora),
         **lora_tensors("vae_lora", checkpoint.vae_lora),
         **{f"base.{name}": value for name, value in checkpoint.base_weights.items()},
         **{f"uem.{name}": value for name, value in checkpoint.uem.items()},
+        **{f"modulation.{name}": value for name, value in checkpoint.modulation.items()},
     }
     noise = checkpoint.noise
     metadata = {
@@ -127,7 +139,9 @@ def save_qusr(path: str | os.PathLike[str], checkpoint: QUSRCheckpoint, dtype: t
         "method": checkpoint.method,
         "base_model": checkpoint.base_model,
         "rank": json.dumps(max(layer.down.shape[0] for layer in checkpoint.lora.values())),
-        "alpha": json.dumps(shared_alpha({**checkpoint.lora, **checkpoint.pixel_lora, **checkpoint.vae_lora})),
+        "alpha": json.dumps(
+            shared_alpha(checkpoint.lora, checkpoint.pixel_lora, checkpoint.alignment_lora, checkpoint.vae_lora)
+        ),
         "variant": noise.variant,
         **{name: json.dumps(getattr(noise, name)) for name in ("k", "m", "p", "delta")},
         "hidden_channels": json.dumps(checkpoint.hidden_channels),
@@ -138,7 +152,8 @@ def save_qusr(path: str | os.PathLike[str], checkpoint: QUSRCheckpoint, dtype: t
 
 
 QUSR_REMEDY = (
-    "Give a QUSR .safetensors file, or the authors' .pkl of QUSR, PiSA-SR or OSEDiff; qusr-nano has its own loader."
+    "Give a QUSR .safetensors file, or the authors' .pkl of QUSR, PiSA-SR, OSEDiff or CODSR; qusr-nano has its own "
+    "loader."
 )
 
 
@@ -157,9 +172,11 @@ def load_qusr(path: str | os.PathLike[str]) -> QUSRCheckpoint:
             method=metadata["method"],  # type: ignore[arg-type]  # checked by the class
             lora=lora_layers(part(tensors, "lora."), alpha),
             pixel_lora=lora_layers(part(tensors, "pixel_lora."), alpha),
+            alignment_lora=lora_layers(part(tensors, "alignment_lora."), alpha),
             vae_lora=lora_layers(part(tensors, "vae_lora."), alpha),
             base_weights=part(tensors, "base."),
             uem=part(tensors, "uem."),
+            modulation=part(tensors, "modulation."),
             noise=NoiseParameters(variant=metadata["variant"], **numbers),  # type: ignore[arg-type]
             timestep=int(json.loads(metadata["timestep"])),
             base_model=metadata["base_model"],

@@ -1,10 +1,11 @@
-"""Reading the `.pkl` files of the authors' own code: QUSR, PiSA-SR and OSEDiff.
+"""Reading the `.pkl` files of the authors' own code: QUSR, PiSA-SR, OSEDiff and CODSR.
 
 | file    | LoRA adapters of the UNet                         | beside them                                      |
 |---------|---------------------------------------------------|--------------------------------------------------|
 | QUSR    | default_{encoder,decoder,others}_sem              | the UEM                                          |
 | PiSA-SR | the same, and default_{encoder,decoder,others}_pix | nothing                                          |
 | OSEDiff | default_{encoder,decoder,others}                  | trained conv_in, LoRA of the VAE encoder, t = 999 |
+| CODSR   | the same, and default_{...}_alignment             | LoRA of the VAE encoder, feature modulation, t = 100 |
 
 The files do not say alpha: peft's default of 8 was in force when they were written.
 """
@@ -25,6 +26,7 @@ from .format import CheckpointError
 from .qusr_file import QUSR_REMEDY, QUSRCheckpoint
 
 OSEDIFF_TIMESTEP = 999
+CODSR_TIMESTEP = 100
 _NO_NOISE = NoiseParameters(variant="reference", p=0.0)
 
 
@@ -61,8 +63,10 @@ def _read(content: Any) -> QUSRCheckpoint:
         return _qusr(content)
     if "unet_lora_encoder_modules" in content:
         return _osediff(content)
+    if "state_dict_sft" in content:
+        return _codsr(content)
     keys = ", ".join(str(key) for key in list(content)[:4]) or "nothing"
-    raise ValueError(f"it is none of QUSR, PiSA-SR and OSEDiff (it holds {keys})")
+    raise ValueError(f"it is none of QUSR, PiSA-SR, OSEDiff and CODSR (it holds {keys})")
 
 
 def _qusr(content: dict[str, Any]) -> QUSRCheckpoint:
@@ -82,12 +86,36 @@ def _pisa_sr(content: dict[str, Any]) -> QUSRCheckpoint:
 
 def _osediff(content: dict[str, Any]) -> QUSRCheckpoint:
     lora, base = _layers(content["state_dict_unet"], "", content["rank_unet"])
-    vae_lora, vae_base = _layers(content["state_dict_vae"], "", content["rank_vae"])
-    if vae_base:
-        raise ValueError(f"the VAE part holds weights that are no LoRA ({next(iter(vae_base))})")
     return QUSRCheckpoint(
-        method="osediff", lora=lora, vae_lora=vae_lora, base_weights=base, noise=_NO_NOISE, timestep=OSEDIFF_TIMESTEP
+        method="osediff",
+        lora=lora,
+        vae_lora=_vae_layers(content),
+        base_weights=base,
+        noise=_NO_NOISE,
+        timestep=OSEDIFF_TIMESTEP,
     )
+
+
+def _codsr(content: dict[str, Any]) -> QUSRCheckpoint:
+    # Base weights beside the LoRA are not taken over: the authors' code loads the LoRA alone.
+    lora, _ = _layers(content["state_dict_unet"], "", content["rank_unet"])
+    alignment, _ = _layers(content["state_dict_unet"], "_alignment", content["rank_unet"])
+    return QUSRCheckpoint(
+        method="codsr",
+        lora=lora,
+        alignment_lora=alignment,
+        vae_lora=_vae_layers(content),
+        modulation={name: _tensor(value, name) for name, value in content["state_dict_sft"].items()},
+        noise=NoiseParameters(variant="sobel", p=1.0),
+        timestep=CODSR_TIMESTEP,
+    )
+
+
+def _vae_layers(content: dict[str, Any]) -> dict[str, LoraLayer]:
+    lora, base = _layers(content["state_dict_vae"], "", content["rank_vae"])
+    if base:
+        raise ValueError(f"the VAE part holds weights that are no LoRA ({next(iter(base))})")
+    return lora
 
 
 def _layers(state: dict[str, Any], ending: str, rank: int) -> tuple[dict[str, LoraLayer], dict[str, Tensor]]:

@@ -10,7 +10,7 @@ from .parsers import Commands
 
 
 def add(commands: Commands) -> None:
-    convert = commands.add_parser("convert", help="turn a .pkl of QUSR, PiSA-SR or OSEDiff into a .safetensors file")
+    convert = commands.add_parser("convert", help="turn a .pkl of the authors into a .safetensors file")
     convert.add_argument("input", metavar="INPUT", help="the .pkl file; no code in it is run")
     convert.add_argument("output", metavar="OUTPUT", help="the .safetensors file to write")
     convert.add_argument("--overwrite", action="store_true", help="replace OUTPUT when it exists")

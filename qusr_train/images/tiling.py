@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -59,20 +60,41 @@ def gaussian_weights(height: int, width: int) -> Tensor:
     return profile(height)[:, None] * profile(width)[None, :]
 
 
+def smooth_weights(height: int, width: int, overlap: int) -> Tensor:
+    """Window weights that cross-fade over the whole overlap, (height, width), float64: sin^2 ramps at both ends.
+
+    The gaussian ones change from one tile to the next within a few pixels in the middle of the overlap, which shows as
+    a ridge where the tiles differ.
+    """
+
+    def profile(n: int) -> Tensor:
+        x = torch.arange(n, dtype=torch.float64) + 0.5
+        to_the_end = torch.minimum(x, n - x)
+        return torch.sin((to_the_end / max(1, min(overlap, n))).clamp(max=1.0) * math.pi / 2) ** 2
+
+    return profile(height)[:, None] * profile(width)[None, :]
+
+
+Blend = Literal["smooth", "gaussian"]
+BLENDS: tuple[Blend, ...] = get_args(Blend)
+
+
 def blend_tiles(
     x: Tensor,
     function: Callable[[Tensor, Tile], Tensor],
     tile: int,
     overlap: int,
     each: Callable[[], None] = lambda: None,
+    blend: Blend = "gaussian",
 ) -> Tensor:
-    """Apply `function` to overlapping windows and average the results with gaussian weights.
+    """Apply `function` to overlapping windows and average the results with weights.
 
     Args:
         x: (B, C, H, W).
         function: gets a window (B, C, h, w) and its place, returns the same shape.
         tile, overlap: in pixels of x.
         each: called after every window (progress, interrupt).
+        blend: `gaussian` weights as the reference, or `smooth` ones, see `smooth_weights`.
 
     Returns:
         (B, C, H, W), float32.
@@ -81,7 +103,9 @@ def blend_tiles(
     weight_sum = torch.zeros(x.shape[-2:], dtype=torch.float32, device=x.device)
     for window in grid(x.shape[-2], x.shape[-1], tile, overlap):
         result = function(window.of(x), window)
-        weights = gaussian_weights(*result.shape[-2:]).to(device=x.device, dtype=torch.float32)
+        height, width = result.shape[-2:]
+        weights = smooth_weights(height, width, overlap) if blend == "smooth" else gaussian_weights(height, width)
+        weights = weights.to(device=x.device, dtype=torch.float32)
         window.of(total).add_(result.float() * weights)
         weight_sum[window.y0 : window.y1, window.x0 : window.x1] += weights
         each()

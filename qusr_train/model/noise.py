@@ -1,6 +1,6 @@
 """Adaptive noise injection and the one-step residual (QUSR, arXiv 2603.09125, equations 1-7).
 
-Two variants exist and both ship. They differ in the noise floor and in what the predicted
+Two variants of QUSR exist and both ship. They differ in the noise floor and in what the predicted
 residual is subtracted from:
 
 | step                   | paper                               | reference code                     |
@@ -10,6 +10,8 @@ residual is subtracted from:
 | scale (eq. 6)          | sigma = sqrt(|U_f| + delta)         | the same, delta = 1e-8             |
 | guided latent (eq. 7)  | z_g = z_lq + eps sigma p            | the same, p = 0.5                  |
 | result (eq. 1, 2)      | z_hq = z_lq - eps_theta(z_g, t, C)  | z_hq = z_g - eps_theta(z_g, t, C)  |
+
+A third, `sobel`, is CODSR's (arXiv 2512.14061): the map is its Sobel weight, not encoded, and sigma is that weight.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
-Variant = Literal["paper", "reference"]
+Variant = Literal["paper", "reference", "sobel"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 Spread = Literal["adaptive", "uniform", "none"]
 """How the noise is spread: as the map says, evenly with the same power, or no noise at all."""
 SPREADS: tuple[Spread, ...] = get_args(Spread)
+
+SeedRule = Literal["fixed", "per image"]
+SEED_RULES: tuple[SeedRule, ...] = get_args(SeedRule)
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class NoiseParameters:
     """What turns an uncertainty map into injected noise; stored in a checkpoint's metadata."""
 
     variant: Variant = "reference"
-    """`paper` or `reference`: see the table at the top of this file."""
+    """`paper`, `reference` or `sobel`: see the top of this file."""
     k: float = 1.0
     """Gain of the latent map (eq. 4), at least 0. The reference fixes it to 1."""
     m: float = 0.0
@@ -61,7 +66,7 @@ class NoiseParameters:
 
 
 def as_variant(name: str) -> Variant:
-    """Check a variant's name. Raises ValueError for anything but `paper` and `reference`."""
+    """Check a variant's name. Raises ValueError for an unknown one."""
     if name not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, but got {name!r}")
     return cast(Variant, name)
@@ -74,13 +79,15 @@ def noise_sigma(u_encoded: Tensor, parameters: NoiseParameters) -> Tensor:
 
     Args:
         u_encoded: (B, C, h, w), E(U) in the latent space the denoiser works in (for Stable
-            Diffusion: the VAE latent of the map times 0.18215).
+            Diffusion: the VAE latent of the map times 0.18215). Variant `sobel`: `sobel_sigma` instead.
         parameters: variant, k, m, delta.
 
     Returns:
         sigma: (B, C, h, w), float32, at least sqrt(delta).
     """
     u_latent = u_encoded.float()
+    if parameters.variant == "sobel":
+        return u_latent.abs()
     if parameters.variant == "paper":
         u_latent = parameters.k * u_latent
         u_latent = parameters.m + (1.0 - parameters.m) * u_latent
@@ -121,7 +128,7 @@ def residual_step(z_g: Tensor, eps: Tensor, injected: Tensor, variant: Variant) 
         z_g: (B, C, h, w), guided latent z_lq + injected.
         eps: (B, C, h, w), output of the denoiser for z_g.
         injected: (B, C, h, w), the injected noise.
-        variant: `reference` subtracts from z_g, `paper` from z_lq (= z_g - injected).
+        variant: `paper` subtracts from z_lq (= z_g - injected), the others from z_g.
     """
     as_variant(variant)
     restored = z_g - eps
@@ -161,11 +168,28 @@ def guided_step(
     return residual_step(z_g, denoise(z_g).float(), injected, parameters.variant)
 
 
+def image_seed(seed: int, index: int, rule: str = "fixed") -> int:
+    """The seed of one image of a batch: its noise is that of the image restored alone with this seed.
+
+    Args:
+        seed: of the batch, 0 to 2^64 - 1.
+        index: the image's place in the batch, from 0.
+        rule: `fixed` gives every image the batch's seed (frames of a video: the noise does not flicker); `per image`
+            gives image i the seed + i, starting again from 0 behind 2^64 - 1.
+
+    Raises:
+        ValueError: another rule.
+    """
+    if rule not in SEED_RULES:
+        raise ValueError(f"seeds must be one of {', '.join(SEED_RULES)}, but got {rule!r}")
+    return seed if rule == "fixed" else (seed + index) % 2**64
+
+
 def seeded_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """Standard normal noise (B, C, h, w), float32 on the CPU, equal for every image of the batch.
 
-    Each image starts from the same seed, so the result for an image does not depend on the batch
-    it is in, and the frames of a video get noise that does not flicker.
+    Each image starts from the same seed (`image_seed`'s rule `fixed`), so the result for an image does not depend on
+    the batch it is in, and the frames of a video get noise that does not flicker.
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     one = torch.randn((1, *shape[1:]), generator=generator)

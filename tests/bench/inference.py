@@ -218,9 +218,9 @@ def ours(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[
             latent = nodes.vae.encode_latent(vae, image)
         with watch.stage("encode map"):
             noise = nodes.noise.adaptive_noise(vae, uncertainty, 0, noise_parameters)
-        tile, overlap = nodes.upscale.denoiser_tile(patched, latent["samples"])
+        tiling = nodes.upscale.denoiser_tiling(patched, latent["samples"])
         with watch.stage("denoise"):
-            restored = nodes.denoise.one_step(patched, conditioning, latent, noise, tile, overlap)
+            restored = nodes.denoise.one_step(patched, conditioning, latent, noise, tiling)
         with watch.stage("decode"):
             out = nodes.vae.decode_latent(vae, restored)
         with watch.stage("colour"):

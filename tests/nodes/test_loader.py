@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.support import golden
 
@@ -171,3 +172,41 @@ def test_a_nano_file_that_was_trained_further_is_read_again(node: Any, pack: Any
         model = node.QUSRNanoLoader.execute(0.0, path.name).args[0]
         values.append(model.model_state_dict()[weight].abs().mean().item())
     assert values[1] == pytest.approx(values[0] / 2, rel=1e-3)
+
+
+@pytest.fixture
+def codsr(node: Any, folders: list[Path]) -> Any:
+    """The golden CODSR model, its UEM and its VAE."""
+    shutil.copy(CHECKPOINTS / "codsr.pkl", folders[0])
+    return _load(node, golden.golden_unet(), "codsr.pkl", vae=golden.golden_vae())
+
+
+def test_codsr_asks_for_the_vae_and_for_its_look_at_the_photo(
+    node: Any, core: Any, folders: list[Path], codsr: Any
+) -> None:
+    with pytest.raises(ValueError, match="vae: CODSR files also change the VAE's encoder"):
+        _load(node, golden.golden_unet(), "codsr.pkl")
+    conditioning = node.QUSREncodePrompt.execute([golden.golden_clip()], [""]).args[0]
+    latent, noise = {"samples": torch.zeros(1, 4, 8, 8)}, core.sampling.DisableNoise.execute().args[0]
+    with pytest.raises(ValueError, match=r"conditioning: a CODSR model looks at the photo .* put QUSR Photo Guide"):
+        node.QUSROneStepDenoise.execute(codsr[0], conditioning, latent, noise, 1.0, 0, 0)
+
+
+def test_codsr_restores_each_photo_of_a_batch_as_if_alone(node: Any, upscale: Any, codsr: Any) -> None:
+    photos = torch.rand(2, 20, 24, 3, generator=torch.Generator().manual_seed(4))
+    sockets = {"model": codsr[0], "clip": golden.golden_clip(), "vae": codsr[2], "uem": codsr[1], "prompt": "a"}
+    both, uncertainty = upscale(photos, **sockets)[:2]
+    assert both.shape == (2, 80, 96, 3)
+    assert uncertainty.estimator == "sobel"
+
+
+def test_variant_sobel_wants_the_estimator_sobel(node: Any, nano: Any, photo: torch.Tensor) -> None:
+    enlarged = node.QUSREnlarge.execute(photo, 4.0).args[0]
+    edges, contrast = (node.QUSRUncertainty.execute(enlarged, nano.uem, e).args[0] for e in ("sobel", "gradient"))
+    noise = node.QUSRAdaptiveNoise.execute(nano.vae, edges, 1, 1.0, "sobel", p=1.0).args[0]
+    assert noise.sigma.shape == (1, 48, *photo.shape[1:3])
+    assert set(noise.sigma.unique().tolist()) <= set(edges.map.unique().tolist())
+    with pytest.raises(
+        ValueError, match="variant sobel takes the map of the estimator sobel, but this one is of gradient"
+    ):
+        node.QUSRAdaptiveNoise.execute(nano.vae, contrast, 1, 1.0, "sobel")

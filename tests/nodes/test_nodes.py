@@ -57,7 +57,7 @@ def test_huge_image_runs_in_tiles(upscale: Any, pack: Any, photo: Tensor, monkey
     """The automatic tiling, just above the limit."""
     big = photo.repeat(1, 10, 10, 1)[:, :420, :400]
     tiled = upscale(big)[0]
-    monkeypatch.setattr(pack.nodes.upscale, "NANO_TILE", (420, 64))
+    monkeypatch.setattr(pack.nodes.upscale, "NANO_TILES", pack.nodes.denoise.Tiling(420))
     whole = upscale(big)[0]
     assert not torch.equal(whole, tiled), "the automatic tiling did not start"
     assert tiled.shape == (1, 1680, 1600, 3)
@@ -66,9 +66,10 @@ def test_huge_image_runs_in_tiles(upscale: Any, pack: Any, photo: Tensor, monkey
 
 def test_presets_differ_and_custom_follows_the_sliders(upscale: Any, photo: Tensor) -> None:
     balanced, faithful = (upscale(photo, preset=p)[0] for p in ("balanced", "faithful"))
-    custom = upscale(photo, preset="custom", strength=0.6, noise_strength=0.0)[0]
-    assert torch.equal(faithful, custom)
+    assert torch.equal(faithful, upscale(photo, preset="dial", detail=0.0)[0])
     assert not torch.equal(balanced, faithful)
+    custom = upscale(photo, preset="custom", strength=1.25, noise_strength=1.0)[0]
+    assert torch.equal(upscale(photo, preset="crisp")[0], custom)
 
 
 @pytest.mark.parametrize(

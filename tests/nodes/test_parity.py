@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from tests.support import golden
 
 SCALE = 0.18215
+CODSR_SHARE = 0.8942234775865594  # alpha_bar of Stable Diffusion at t = 100
 TOLERANCE = 1e-4
 MEASURED: list[tuple[str, str, str, str]] = []
 
@@ -208,11 +210,70 @@ def test_osediff(node: Any, load: Any, sd: SimpleNamespace) -> None:
     agree("decoded_raw", image.movedim(-1, 1) * 2 - 1, run.decoded_raw.clamp(-1, 1))
 
 
-@pytest.mark.parametrize("name", ["qusr", "pisa_sr", "osediff"])
+def _codsr_guided(node: Any, sd: SimpleNamespace, loaded: SimpleNamespace, name: str) -> Any:
+    """Conditioning with the photo's scale and shift, compared on the way."""
+    run, image = golden.run(name), golden.picture(f"{name.replace('codsr', 'qusr')}_lq")
+    conditioning = node.QUSREncodePrompt.execute([sd.clip], [run.about["prompt"]]).args[0]
+    guided = node.QUSRPhotoGuide.execute(loaded.model, conditioning, image).args[0]
+    scale, shift = guided[0][1]["model_conds"]["qusr_photo_guide"].cond.chunk(2, dim=1)
+    gain = math.sqrt((1 - CODSR_SHARE) / CODSR_SHARE)  # the reference divides by it
+    agree("sft_scale", scale * gain, run.sft_scale)
+    agree("sft_shift", shift * gain, run.sft_shift)
+    return guided
+
+
+def _codsr_noise(node: Any, pack: Any, sd: SimpleNamespace, loaded: SimpleNamespace, name: str) -> Tensor:
+    """The reference's draw times our Sobel weight, which is compared on the way."""
+    run, image = golden.run(name), golden.picture(f"{name.replace('codsr', 'qusr')}_lq")
+    uncertainty = node.QUSRUncertainty.execute(image, loaded.uem).args[0]
+    adaptive = pack.nodes.noise.adaptive_noise(sd.vae, uncertainty, 0, uncertainty.noise)
+    agree("sobel_weight", adaptive.sigma, run.sobel_weight.expand_as(adaptive.sigma))
+    return pack.qusr_train.model.noise.injected_noise(run.noise_gauss, adaptive.sigma, adaptive.p)
+
+
+def test_codsr(node: Any, pack: Any, load: Any, sd: SimpleNamespace) -> None:
+    """Every tensor of CODSR's chain, from the photo to the decoded picture."""
+    run, image = golden.run("codsr_128"), golden.picture("qusr_128_lq")
+    loaded = load("codsr")
+    conditioning = _codsr_guided(node, sd, loaded, "codsr_128")
+    agree("prompt_embeds", conditioning[0][0], run.prompt_embeds)
+    mean = node.QUSREncode.execute(image, loaded.vae, 0, "exact").args[0]["samples"]
+    agree("vae_x_lq_mean", mean, run.vae_x_lq_mean)
+    as_node = pack.nodes.native.host.check_image(image).rgb.movedim(1, -1)
+    z_lq = pack.nodes.vae.encode(loaded.vae, as_node, posterior_noise=run.noise_posterior_x_lq) * SCALE
+    agree("z_lq", z_lq, run.z_lq)
+    magnitude = pack.qusr_train.model.sobel.sobel_magnitude(as_node.movedim(-1, 1))
+    agree("sobel_gradient", magnitude, run.sobel_gradient)
+    noise = _codsr_noise(node, pack, sd, loaded, "codsr_128")
+    sampling = loaded.model.get_model_object("model_sampling")
+    z_t = sampling.noise_scaling(torch.ones(1), noise, z_lq)
+    agree("z_t", z_t, run.z_t)
+    z_hq = restore(node, loaded.model, conditioning, z_lq, noise) * SCALE
+    agree("eps", (z_t - math.sqrt(CODSR_SHARE) * z_hq) / math.sqrt(1 - CODSR_SHARE), run.eps)
+    agree("z_hq", z_hq, run.z_hq)
+    decoded = node.QUSRDecode.execute({"samples": z_hq / SCALE}, loaded.vae, 0, "exact").args[0]
+    agree("decoded_raw", decoded.movedim(-1, 1) * 2 - 1, run.decoded_raw.clamp(-1, 1))
+
+
+def test_codsr_tiled(node: Any, pack: Any, load: Any, sd: SimpleNamespace) -> None:
+    """Inside: the reference divides by at least 1e-6 even where its weights are smaller, which spoils the border."""
+    run = golden.run("codsr_192x128_tiled")
+    loaded = load("codsr")
+    conditioning = _codsr_guided(node, sd, loaded, "codsr_192x128_tiled")
+    noise = _codsr_noise(node, pack, sd, loaded, "codsr_192x128_tiled")
+    z_hq = restore(node, loaded.model, conditioning, run.z_lq, noise, tile=16, overlap=8) * SCALE
+    ours, reference = z_hq[..., 4:12, :], run.z_hq[..., 4:12, :]
+    agree("z_hq, first tile alone", ours[..., 4:8], reference[..., 4:8])
+    agree("z_hq, second tile alone", ours[..., 16:20], reference[..., 16:20])
+    agree("z_hq, overlap", ours[..., 8:16], reference[..., 8:16])
+
+
+@pytest.mark.parametrize("name", ["qusr", "pisa_sr", "osediff", "codsr"])
 def test_stock_sampler_gives_the_same(node: Any, core: Any, load: Any, sd: SimpleNamespace, name: str) -> None:
     model = load(name, semantic=1.2 if name == "pisa_sr" else 1.0).model
     run = golden.run("qusr_128")
     conditioning = node.QUSREncodePrompt.execute([sd.clip], [run.about["prompt"]]).args[0]
+    conditioning = node.QUSRPhotoGuide.execute(model, conditioning, golden.picture("qusr_128_lq")).args[0]
     noise = 0.1 * run.noise_gauss
     ours = restore(node, model, conditioning, run.vae_x_lq_latent, noise)
     guider = core.sampling.BasicGuider.execute(model, conditioning).args[0]

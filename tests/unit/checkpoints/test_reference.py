@@ -65,7 +65,20 @@ def test_osediff() -> None:
     assert checkpoint.timestep == 999
 
 
-@pytest.mark.parametrize("name", ["qusr", "pisa_sr", "osediff"])
+def test_codsr() -> None:
+    checkpoint = load_checkpoint(GOLDEN / "codsr.pkl")
+    assert checkpoint.method == "codsr"
+    assert len(checkpoint.lora) == 93 + 148 + 16
+    attention = ("to_q", "to_k", "to_v", "to_out.0")
+    assert checkpoint.alignment_lora.keys() == {name for name in checkpoint.lora if name.endswith(attention)}
+    assert len(checkpoint.vae_lora) == 30
+    assert checkpoint.modulation["SFT_scale_conv0.weight"].shape == (32, 192, 3, 3)
+    assert checkpoint.noise == NoiseParameters(variant="sobel", p=1.0)
+    assert checkpoint.timestep == 100
+    assert not checkpoint.base_weights
+
+
+@pytest.mark.parametrize("name", ["qusr", "pisa_sr", "osediff", "codsr"])
 def test_convert_keeps_everything_and_gives_the_same_bytes_twice(name: str, tmp_path: Path) -> None:
     hashes = set()
     for index in range(2):  # two processes: the order of hash maps differs from one to the next
@@ -75,14 +88,14 @@ def test_convert_keeps_everything_and_gives_the_same_bytes_twice(name: str, tmp_
         hashes.add(hashlib.sha256(target.read_bytes()).hexdigest())
     assert len(hashes) == 1
     before, after = load_checkpoint(GOLDEN / f"{name}.pkl"), load_checkpoint(tmp_path / "0.safetensors")
-    for part in ("lora", "pixel_lora", "vae_lora"):
+    for part in ("lora", "pixel_lora", "alignment_lora", "vae_lora"):
         layers, others = getattr(before, part), getattr(after, part)
         assert layers.keys() == others.keys()
         for layer in layers:
             assert torch.equal(layers[layer].down, others[layer].down)
             assert torch.equal(layers[layer].up, others[layer].up)
             assert layers[layer].alpha == others[layer].alpha
-    for part in ("base_weights", "uem"):
+    for part in ("base_weights", "uem", "modulation"):
         assert getattr(before, part).keys() == getattr(after, part).keys()
         assert all(torch.equal(v, getattr(after, part)[k]) for k, v in getattr(before, part).items())
     for part in ("noise", "method", "timestep", "base_model", "training"):
@@ -139,7 +152,7 @@ def test_truncated_file(keep: int, ending: str, tmp_path: Path) -> None:
     ("content", "message"),
     [
         ([1, 2], "expected a dictionary, but it holds a list"),
-        ({"state_dict": {"a": torch.ones(1)}}, "none of QUSR, PiSA-SR and OSEDiff .it holds state_dict"),
+        ({"state_dict": {"a": torch.ones(1)}}, "none of QUSR, PiSA-SR, OSEDiff and CODSR .it holds state_dict"),
         ({}, "it holds nothing"),
     ],
 )
