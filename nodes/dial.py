@@ -9,7 +9,6 @@ from comfy_api.latest import io
 from ..qusr_train.presets import PRESETS
 from .native.dial import Turned, has_base, turn
 
-
 DIAL, CUSTOM = "dial", "custom"
 
 

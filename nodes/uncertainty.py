@@ -194,7 +194,7 @@ class QUSRUncertaintyView(io.ComfyNode):
                     min=0.0,
                     max=1000.0,
                     step=0.01,
-                    tooltip="Upper end of a fixed range: |U|, or grey levels for a map that has a unit.",
+                    tooltip="Upper end of a fixed range; in grey levels for a map that has a unit.",
                 ),
                 io.Boolean.Input("legend", default=True, tooltip="Adds a strip with the values below the pictures."),
                 io.Noise.Input(
