@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..images.gaussian import gaussian_window
+
 SECOND_BLUR = 0.7  # pixels
 STRONGEST_EDGES = 0.03  # share of the local maxima of the gradient
 OWN_BLUR = 0.7  # what a sharp photo measures, in pixels; 0.58 of it is the central difference. Subtracted in quadrature
@@ -112,13 +114,6 @@ def estimate_noise(total: float, of_luma: float) -> tuple[float, float]:
 # --- blur -------------------------------------------------------------------------------------
 
 
-def _gaussian(sigma: float) -> Tensor:
-    radius = math.ceil(4 * sigma)
-    x = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernel = torch.exp(-x * x / (2 * sigma * sigma))
-    return kernel / kernel.sum()
-
-
 def estimate_blur(y: Tensor, noise: float = 0.0) -> float:
     """Sigma of the gaussian that blurred a picture along x, in pixels, 0 to 6.
 
@@ -132,7 +127,7 @@ def estimate_blur(y: Tensor, noise: float = 0.0) -> float:
     Returns:
         MOST_BLUR for a picture without edges.
     """
-    kernel = _gaussian(SECOND_BLUR)
+    kernel = gaussian_window(2 * math.ceil(4 * SECOND_BLUR) + 1, SECOND_BLUR)
     margin = len(kernel) // 2
     if y.shape[1] < 2 * margin + 5:
         return MOST_BLUR

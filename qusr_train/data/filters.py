@@ -14,13 +14,18 @@ from torch.nn import functional as F
 from ..images.write import to_picture
 
 
-def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float, size: int = 21) -> Tensor:
-    """Rotated anisotropic gaussian, (size, size), sums to 1; sigmas in pixels, angle in radians."""
+def squared_distance(size: int, sigma_x: float, sigma_y: float, angle: float) -> Tensor:
+    """From the middle of (size, size), in sigmas (squared Mahalanobis distance); sigmas in pixels, angle in radians."""
     r = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
     y, x = torch.meshgrid(r, r, indexing="ij")
-    u = (x * math.cos(angle) + y * math.sin(angle)) / max(sigma_x, 1e-3)
-    v = (-x * math.sin(angle) + y * math.cos(angle)) / max(sigma_y, 1e-3)
-    kernel = torch.exp(-0.5 * (u * u + v * v))
+    u = (x * math.cos(angle) + y * math.sin(angle)) / sigma_x
+    v = (-x * math.sin(angle) + y * math.cos(angle)) / sigma_y
+    return u * u + v * v
+
+
+def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float, size: int = 21) -> Tensor:
+    """Rotated anisotropic gaussian, (size, size), sums to 1; sigmas in pixels, angle in radians."""
+    kernel = torch.exp(-0.5 * squared_distance(size, max(sigma_x, 1e-3), max(sigma_y, 1e-3), angle))
     return kernel / kernel.sum()
 
 

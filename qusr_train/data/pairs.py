@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..images.check import ImageError
 from ..images.find import match_folders
 from ..images.read import picture_size, read_rgb
+from .choices import Choices
 from .degraded import SCALE
 from .photo_files import epoch_order, usable
 from .pregenerated import read_records
@@ -126,8 +127,8 @@ class PairPatches(Dataset[Sample]):
         if not self.fixed:
             ratio = hr.shape[-1] // lr.shape[-1]
             side = self.patch // ratio
-            y = int(torch.randint(lr.shape[-2] - side + 1, (), generator=generator))
-            x = int(torch.randint(lr.shape[-1] - side + 1, (), generator=generator))
+            y = Choices(generator).below(lr.shape[-2] - side + 1)
+            x = Choices(generator).below(lr.shape[-1] - side + 1)
             lr = lr[:, y : y + side, x : x + side]
             hr = hr[:, y * ratio : y * ratio + self.patch, x * ratio : x * ratio + self.patch]
             lr, hr = (picture.contiguous() for picture in turned_pair(lr, hr, generator))

@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..images.check import ImageError
 from ..images.find import find_images
 from ..images.read import open_rgb, picture_size
+from .choices import Choices
 from .degradation import Degradation
 from .degraded import SCALE, Degraded
 from .samples import turned
@@ -102,10 +103,10 @@ class FilePatches(Dataset[Degraded]):
     def _crop(self, path: Path, generator: torch.Generator) -> Tensor:
         photo = open_rgb(path)
         fitting = [factor for factor in self.factors if round(min(photo.size) * factor) >= self.patch]
-        factor = fitting[int(torch.randint(len(fitting), (), generator=generator))]
+        factor = fitting[Choices(generator).below(len(fitting))]
         if factor != 1.0:
             photo = photo.resize((round(photo.width * factor), round(photo.height * factor)), Image.Resampling.LANCZOS)
-        y = int(torch.randint(photo.height - self.patch + 1, (), generator=generator))
-        x = int(torch.randint(photo.width - self.patch + 1, (), generator=generator))
+        y = Choices(generator).below(photo.height - self.patch + 1)
+        x = Choices(generator).below(photo.width - self.patch + 1)
         crop = photo.crop((x, y, x + self.patch, y + self.patch))
         return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255.0

@@ -19,6 +19,7 @@ from ..images.check import ImageError
 from ..images.find import find_images
 from ..images.read import open_rgb
 from .camera import degrade
+from .choices import Choices
 from .degradation import Degradation
 from .degraded import SCALE, Degraded
 from .samples import turned
@@ -83,13 +84,13 @@ class PhotoPatches(Dataset[Degraded]):
         return self.length
 
     def _crop(self, generator: torch.Generator) -> Tensor:
-        size = self.patch
+        size, choices = self.patch, Choices(generator)
         best: Tensor | None = None
         for _ in range(5):  # flat sky teaches little: take the first crop with some texture
             where = torch.rand((), generator=generator, dtype=torch.float64)
             photo = self.photos[min(int(torch.searchsorted(self.cumulative, where)), len(self.photos) - 1)]
-            y = int(torch.randint(photo.shape[1] - size + 1, (), generator=generator))
-            x = int(torch.randint(photo.shape[2] - size + 1, (), generator=generator))
+            y = choices.below(photo.shape[1] - size + 1)
+            x = choices.below(photo.shape[2] - size + 1)
             best = photo[:, y : y + size, x : x + size].float() / 255.0
             if (best[:, :, 1:] - best[:, :, :-1]).abs().mean() > 0.012:
                 break

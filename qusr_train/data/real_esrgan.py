@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .choices import Choices
 from .degraded import SCALE, Degraded
-from .filters import jpeg, sinc_kernel
+from .filters import jpeg, sinc_kernel, squared_distance
 
 KERNEL_SIZES = (7, 9, 11, 13, 15, 17, 19, 21)
 KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
@@ -64,11 +64,7 @@ def blur_kernel(kind: str, size: int, sigma_x: float, sigma_y: float, angle: flo
         raise ValueError(f"blur kernel must be one of {', '.join(KINDS)}, but got {kind!r}")
     if not kind.endswith("aniso"):
         sigma_y, angle = sigma_x, 0.0
-    r = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
-    y, x = torch.meshgrid(r, r, indexing="ij")
-    u = (x * math.cos(angle) + y * math.sin(angle)) / sigma_x
-    v = (-x * math.sin(angle) + y * math.cos(angle)) / sigma_y
-    distance = u * u + v * v
+    distance = squared_distance(size, sigma_x, sigma_y, angle)
     if kind.startswith("plateau"):
         kernel = 1 / (1 + distance**beta)
     else:

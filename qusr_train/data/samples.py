@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..images.check import enlarge
+from .choices import Choices
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,14 @@ class Sample:
 
 def turned(photo: Tensor, generator: torch.Generator) -> Tensor:
     """One of the eight turns and flips of (C, H, W)."""
-    turn = int(torch.randint(8, (), generator=generator))
+    turn = Choices(generator).below(8)
     photo = torch.rot90(photo, turn % 4, (1, 2))
     return photo.flip(2) if turn >= 4 else photo
 
 
 def turned_pair(lr: Tensor, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Both pictures of a pair, (B, C, H, W) or (C, H, W), turned and flipped the same way."""
-    turn = int(torch.randint(8, (), generator=generator))
+    turn = Choices(generator).below(8)
     one, other = (torch.rot90(picture, turn % 4, (-2, -1)) for picture in (lr, hr))
     return (one.flip(-1), other.flip(-1)) if turn >= 4 else (one, other)
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 from ..errors import InputError
+from ..images.gaussian import gaussian_window
 
 _F32 = np.float32
 _LUMA = np.array([65.481, 128.553, 24.966], _F32)  # BT.601, range 16-235
@@ -38,9 +40,8 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 def _gaussian_window() -> np.ndarray:
     """11 x 11, sigma 1.5, sum 1; rounded to float32 as pyiqa does it, and therefore not separable."""
-    r = np.arange(11) - 5
-    window = np.exp(-(r[:, None] ** 2 + r**2) / (2 * 1.5**2))
-    return (window / window.sum()).astype(_F32).astype(np.float64)
+    window = gaussian_window(11, 1.5, torch.float64).numpy()
+    return np.outer(window, window).astype(_F32).astype(np.float64)
 
 
 def _blur(image: np.ndarray, window: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from .gaussian import bell
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -53,9 +55,7 @@ def gaussian_weights(height: int, width: int) -> Tensor:
     """The reference's window weights, (height, width), float64: variance 0.01 of the side, centred."""
 
     def profile(n: int) -> Tensor:
-        x = torch.arange(n, dtype=torch.float64)
-        midpoint = (n - 1) / 2
-        return torch.exp(-((x - midpoint) ** 2) / (n * n) / (2 * 0.01)) / math.sqrt(2 * math.pi * 0.01)
+        return bell(n, 0.1 * n, torch.float64) / math.sqrt(2 * math.pi * 0.01)
 
     return profile(height)[:, None] * profile(width)[None, :]
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .noise import NoiseParameters, guided_step
+from .schedule import alphas_cumprod
 from .single_file import read_single_file
 from .tokenizer import encode_tokens
 from .uncertainty import UEM
@@ -90,9 +91,8 @@ def _alphas_cumprod(folder: Path | None, field: str) -> Tensor:
         )
     if config.get("beta_schedule", "scaled_linear") != "scaled_linear":
         raise InputError(f"expected beta_schedule scaled_linear, but got {config['beta_schedule']}", field, folder)
-    start, end = config.get("beta_start", 0.00085) ** 0.5, config.get("beta_end", 0.012) ** 0.5
-    betas = torch.linspace(start, end, config.get("num_train_timesteps", 1000), dtype=torch.float64) ** 2
-    return (1 - betas).cumprod(0).float()
+    names = {"beta_start": "start", "beta_end": "end", "num_train_timesteps": "steps"}
+    return alphas_cumprod(**{ours: config[theirs] for theirs, ours in names.items() if theirs in config}).float()
 
 
 def load_stable_diffusion(path: Path, field: str = "init") -> StableDiffusion:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..images.gaussian import gaussian_window
+
 
 def uncertainty_loss(x_hq: Tensor, x_gt: Tensor, u_n: Tensor, alpha: float) -> Tensor:
     """Equation 8: L1(x_hq e^-U_n, x_gt e^-U_n) + alpha mean(U_n).
@@ -108,9 +110,7 @@ def ssim_loss(x_hq: Tensor, x_gt: Tensor) -> Tensor:
     weights = torch.tensor([0.299, 0.587, 0.114], device=x_hq.device).view(1, 3, 1, 1)
     x = ((x_hq.float() * weights).sum(1, keepdim=True) + 1) / 2
     y = ((x_gt.float() * weights).sum(1, keepdim=True) + 1) / 2
-    r = torch.arange(11, device=x.device, dtype=torch.float32) - 5
-    window = torch.exp(-(r**2) / (2 * 1.5**2))
-    window = window / window.sum()
+    window = gaussian_window(11, 1.5, device=x.device)
     moments = torch.cat([x, y, x * x, y * y, x * y], dim=1)  # (B, 5, H, W)
     moments = F.conv2d(moments, window.view(1, 1, 1, 11).expand(5, 1, 1, 11), groups=5)
     moments = F.conv2d(moments, window.view(1, 1, 11, 1).expand(5, 1, 11, 1), groups=5)
