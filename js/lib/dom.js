@@ -84,8 +84,7 @@ const STYLE = `
 .qusr-readout small { display: block; opacity: 0.75; font-size: 11px; }
 `;
 
-/** Add the style sheet once. */
-export function addStyle() {
-  if (document.getElementById("qusr-style")) return;
-  document.head.append(make("style", { id: "qusr-style" }, STYLE));
+/** The style sheet as an element of the widget itself: the page's own head is shared by all extensions. */
+export function styleElement() {
+  return make("style", {}, STYLE);
 }

@@ -1,6 +1,6 @@
 // Puts a widget on a node and feeds it: one path for the classic renderer and Nodes 2.0.
 import { app } from "../../../scripts/app.js";
-import { addStyle, make } from "./dom.js";
+import { make, styleElement } from "./dom.js";
 import { earlierOutput, lastOutput, locator, rememberOutput } from "./session.js";
 
 /**
@@ -31,12 +31,11 @@ export function registerViewer({ name, nodeType, outputKey, minHeight, size, cre
 
     nodeCreated(node) {
       if (node.comfyClass !== nodeType) return;
-      addStyle();
       const viewer = create(node);
       live.set(node, viewer);
       // widget-expands: Nodes 2.0 gives the widget the node's free height
       const root = make("div", { class: "qusr-widget widget-expands", style: `min-height:${minHeight}px` });
-      root.append(viewer.element);
+      root.append(styleElement(), viewer.element);
       // Nodes 2.0 drags the node on any move with the button down, measured from the last press that it saw.
       for (const type of ["pointerdown", "pointermove"]) {
         root.addEventListener(type, (event) => {

@@ -7,6 +7,7 @@ into a scale and a shift for the features behind the UNet's first convolution: h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +21,16 @@ class FeatureModulation(nn.Module):
 
     Args:
         channels: of the UNet's first features, 320 in Stable Diffusion.
+        operations: namespace that provides `Conv2d` (`torch.nn` or a `comfy.ops` class).
     """
 
-    def __init__(self, channels: int = 320) -> None:
+    def __init__(self, channels: int = 320, operations: Any = nn) -> None:
         super().__init__()
         self.channels = channels
-        self.SFT_scale_conv0 = nn.Conv2d(FOLDED_CHANNELS, channels, 3, padding=1)
-        self.SFT_scale_conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.SFT_shift_conv0 = nn.Conv2d(FOLDED_CHANNELS, channels, 3, padding=1)
-        self.SFT_shift_conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.SFT_scale_conv0 = operations.Conv2d(FOLDED_CHANNELS, channels, 3, padding=1)
+        self.SFT_scale_conv1 = operations.Conv2d(channels, channels, 3, padding=1)
+        self.SFT_shift_conv0 = operations.Conv2d(FOLDED_CHANNELS, channels, 3, padding=1)
+        self.SFT_shift_conv1 = operations.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x_lq: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift, before CODSR divides them by sqrt((1 - a) / a).

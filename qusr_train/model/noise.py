@@ -27,12 +27,12 @@ from torch import Tensor
 Variant = Literal["paper", "reference", "sobel"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
+SeedRule = Literal["fixed", "per image"]
+SEED_RULES: tuple[SeedRule, ...] = get_args(SeedRule)
+
 Spread = Literal["adaptive", "uniform", "none"]
 """How the noise is spread: as the map says, evenly with the same power, or no noise at all."""
 SPREADS: tuple[Spread, ...] = get_args(Spread)
-
-SeedRule = Literal["fixed", "per image"]
-SEED_RULES: tuple[SeedRule, ...] = get_args(SeedRule)
 
 
 @dataclass(frozen=True)

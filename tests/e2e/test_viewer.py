@@ -55,7 +55,7 @@ def point_at(comfy: ComfyPage, fraction_x: float, fraction_y: float) -> None:
 def readings(comfy: ComfyPage) -> tuple[int, int, float, float, float]:
     """x, y, U, sigma and noise as the viewer writes them."""
     texts = comfy.viewer.locator(".qusr-readout > span").all_inner_texts()
-    values = [text.split("\n")[1].replace("≈", "").strip() for text in texts]
+    values = [text.split("\n")[1].replace("\u2248", "").strip() for text in texts]
     x, y = (int(v) for v in values[0].split(","))
     return x, y, *(float(v) for v in values[1:])  # type: ignore[return-value]
 

@@ -94,7 +94,7 @@ def test_models_without_a_faithful_base_fade_their_residual(
     none = upscale(small, preset="dial", detail=0.0, color_fix="none", **sockets)
     latent = node.QUSREncode.execute(none[2], sockets["vae"], 0, "exact").args[0]
     photo_again = node.QUSRDecode.execute(latent, sockets["vae"], 0, "exact").args[0]
-    assert _difference(none[0], photo_again) < 1e-5
+    assert _difference(none[0], photo_again) < 1e-3  # the latent is scaled and back in between
     half, strength = (
         upscale(small, color_fix="none", **choice, **sockets)[0]
         for choice in ({"preset": "dial", "detail": 0.5}, {"preset": "custom", "strength": 0.5})

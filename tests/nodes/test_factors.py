@@ -45,10 +45,10 @@ def test_tiles_and_alpha_follow(upscale: Any, node: Any, photo: Tensor) -> None:
     _, tiles = node.QUSRPhotoTiles.execute(alpha, 32, 8).args
     restored = upscale(alpha, factor=2.0, tiles=tiles)[0]
     assert restored.shape == (1, 96, 80, 4)
-    assert restored[..., 3].min() == 1
+    assert restored[..., 3].min() > 0.999
 
 
-@pytest.mark.parametrize(("factor", "size"), [(1.0, (19, 26)), (2.5, (48, 65))])
+@pytest.mark.parametrize(("factor", "size"), [(1.0, (75, 90)), (1.5, (112, 135))])
 def test_stable_diffusion(node: Any, upscale: Any, factor: float, size: tuple[int, int]) -> None:
     """The golden model; sides that are no multiples of 8."""
     import folder_paths
@@ -59,7 +59,7 @@ def test_stable_diffusion(node: Any, upscale: Any, factor: float, size: tuple[in
     finally:
         folder_paths.folder_names_and_paths["qusr"][0].pop()
     sockets = {"model": loaded[0], "uem": loaded[1], "vae": loaded[2], "clip": golden.golden_clip(), "prompt": "a"}
-    small = torch.rand(1, 19, 26, 3, generator=torch.Generator().manual_seed(1))
+    small = torch.rand(1, 75, 90, 3, generator=torch.Generator().manual_seed(1))
     restored, uncertainty, _, _ = upscale(small, factor=factor, **sockets)
     assert restored.shape == (1, *size, 3)
     assert uncertainty.map.shape == (1, 3, *size)

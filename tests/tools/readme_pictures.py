@@ -1,7 +1,7 @@
-"""Make every picture and figure of the README and of the dial's help from true output: python -m tests.tools.readme_pictures.
+"""Make the pictures and figures of the README and of the dial's help: python -m tests.tools.readme_pictures.
 
-All of it is computed with the bundled model, so run this again whenever that changes, and look at the pictures before
-you commit them. With `viewer` as an argument it also films the viewer in a real Chromium (needs `make .venv/.ready`).
+All of it is true output of the bundled model, so run this again whenever that changes, and look at the pictures
+before you commit them. With `viewer` as an argument it also films the viewer in a real Chromium.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ ROWS = ("face", "text", "fabric", "foliage")
 EXAMPLE = ROOT / "nodes" / "example_photo"
 HELP = ROOT / "js" / "docs"
 DIAL_HELP = HELP / "QUSRUpscale.md"
-REGISTRY = ROOT / "js" / "docs" / "images"
+PICTURES = ROOT / ".github" / "pictures"
 POSITIONS = (0.0, 0.5, 1.0)
 TRUSTED = 0.75  # share of the pixels that the trust mask keeps: those with the smallest expected error
 SIDE, GAP = 320, 4
@@ -87,7 +86,7 @@ def before_and_after() -> None:
         masked = torch.where(trusted[:, None], detail.image, detail.image.mean(1, keepdim=True) * 0.35)
         rows.append([picture(part) for part in (detail.bicubic, fidelity.image, detail.image, heat, masked)])
     names = ("enlarged photo", "fidelity (0)", "detail (1)", "expected error", "trust mask: the surest 75 %")
-    sheet(rows, names).save(HELP / "images" / "before-after.webp", quality=88, method=6)
+    sheet(rows, names).save(PICTURES / "before-after.webp", quality=88, method=6)
 
 
 def high_pass(image: np.ndarray) -> float:
@@ -102,7 +101,7 @@ def dial() -> None:
     small, original = (read_image(EXAMPLE / f"osprey-{name}.png").rgb for name in ("small", "original"))
 
     def array(x: Tensor) -> np.ndarray:
-        return (x[0].movedim(0, -1).clamp(0, 1).numpy() * 255).round().astype(np.uint8)
+        return (x[0].movedim(0, -1).clamp(0, 1) * 255).round().numpy() / np.float32(255)
 
     target = array(original)
     results = {f"detail {position:g}": dialled(small, position) for position in POSITIONS}
@@ -110,10 +109,10 @@ def dial() -> None:
     lines = ["| | PSNR (Y) | SSIM (Y) | sharpness |", "|---|---|---|---|"]
     for name, image in shown.items():
         ours = array(image)
-        sharp = high_pass(ours) / high_pass(target)
-        lines.append(f"| {name} | {psnr(ours, target):.2f} dB | {ssim(ours, target):.4f} | {sharp:.2f} |")
+        figures = psnr(ours, target), ssim(ours, target), high_pass(ours) / high_pass(target)
+        lines.append("| {} | {:.2f} dB | {:.4f} | {:.2f} |".format(name, *figures))
     note = (
-        "The bundled example, which nano never saw, against its original (`python -m tests.tools.readme_pictures`). "
+        "The bundled example, which nano never saw, against its original\n(`python -m tests.tools.readme_pictures`). "
         "Sharpness: high-pass contrast, 1 as in the original."
     )
     text = DIAL_HELP.read_text(encoding="utf-8")
@@ -144,7 +143,7 @@ def registry() -> None:
     icon = before.copy()
     icon.paste(after.crop((200, 0, 400, 400)), (200, 0))
     ImageDraw.Draw(icon).line([(200, 0), (200, 400)], "white", 5)
-    icon.save(REGISTRY / "icon.png", optimize=True)
+    icon.save(PICTURES / "icon.png", optimize=True)
     banner = Image.new("RGB", (1680, 720), "#14161c")
     for index, part in enumerate((pixels, result.image[window], heat)):
         banner.paste(picture(part, 400), (140 + index * 500, 60))
@@ -156,7 +155,7 @@ def registry() -> None:
         "#aeb6c8",
         font=ImageFont.load_default(34),
     )
-    banner.save(REGISTRY / "banner.png", optimize=True)
+    banner.save(PICTURES / "banner.png", optimize=True)
 
 
 def main() -> None:
@@ -168,7 +167,7 @@ def main() -> None:
     if "viewer" in sys.argv[1:]:
         from tests.tools.viewer_film import film
 
-        film(HELP / "images" / "viewer.webp")
+        film(PICTURES / "viewer.webp")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""Twenty seconds of the uncertainty viewer, filmed in a real Chromium in front of a real ComfyUI."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from tests.e2e.driver import ComfyPage
+from tests.support.browser import find_browser
+from tests.support.comfyui import Server
+
+SECONDS, FRAMES_A_SECOND, WIDTH = 20, 3, 640
+WORKFLOW, NODE = "qusr_separate_nodes", "QUSRUncertaintyView"
+
+
+def film(path: Path) -> None:
+    """Run the example and follow the pointer over the map, zoomed in for the middle part."""
+    with Server() as server, sync_playwright() as playwright:
+        found = find_browser()
+        browser = playwright.chromium.launch(
+            executable_path=found.path, env=dict(found.env), args=["--no-sandbox", "--disable-gpu"]
+        )
+        comfy = ComfyPage(browser.new_page(viewport={"width": 1280, "height": 960}), server)
+        comfy.open(nodes2=True)
+        comfy.load(WORKFLOW)
+        if (outcome := comfy.run()) != "success":
+            raise RuntimeError(f"{WORKFLOW}: {outcome}")
+        comfy.look_at(NODE, 1.2)
+        comfy.viewer.first.wait_for()
+        comfy.page.wait_for_timeout(1500)
+        frames = [_frame(comfy, index) for index in range(SECONDS * FRAMES_A_SECOND)]
+        browser.close()
+    size = (WIDTH, WIDTH * frames[0].height // frames[0].width)
+    small = [frame.resize(size, Image.Resampling.LANCZOS) for frame in frames]
+    small[0].save(
+        path, save_all=True, append_images=small[1:], duration=1000 // FRAMES_A_SECOND, loop=0, quality=70, method=4
+    )
+
+
+def _frame(comfy: ComfyPage, index: int) -> Image.Image:
+    viewer = comfy.viewer.first
+    box = viewer.bounding_box()
+    if box is None:
+        raise RuntimeError("the viewer is not on the page")
+    count = SECONDS * FRAMES_A_SECOND
+    angle = 4 * math.pi * index / count
+    x, y = (
+        box["x"] + box["width"] * (0.5 + 0.3 * math.cos(angle)),
+        box["y"] + box["height"] * (0.4 + 0.2 * math.sin(angle)),
+    )
+    comfy.page.mouse.move(x, y)
+    if index in (count // 3, count // 3 + 1):
+        comfy.page.mouse.wheel(0, -240)
+    if index in (2 * count // 3, 2 * count // 3 + 1):
+        comfy.page.mouse.wheel(0, 240)
+    comfy.page.wait_for_timeout(80)
+    return Image.open(io.BytesIO(viewer.screenshot())).convert("RGB")
