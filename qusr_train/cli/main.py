@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ..errors import QUSRError
-from . import ablation, calibrate, caption, convert, degrade, download, evaluate, photos, restore, scale, train
+from . import ablation, calibrate, caption, convert, degrade, download, evaluate, export, photos, restore, scale, train
 
 FLAGS = {"addresses": "--server", "factor": "--residual", "key_variable": "QUSR_API_KEY"}
 """Flags that are called otherwise than the library's argument."""
@@ -20,7 +20,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=called, description="QUSR without ComfyUI: restore photos, train, evaluate.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (restore, evaluate, train, ablation, degrade, photos, caption, convert, scale, calibrate, download):
+    for command in (
+        restore,
+        evaluate,
+        train,
+        ablation,
+        degrade,
+        photos,
+        caption,
+        convert,
+        export,
+        scale,
+        calibrate,
+        download,
+    ):
         command.add(commands)
     for command_parser in commands.choices.values():  # also behind the command, where one thinks of it
         command_parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ..captions import measured as quality
 from ..captions.files import read_captions
 from ..errors import InputError
-from ..images.check import ImageError
+from ..images.check import ImageError, enlarge
 from ..images.find import match_folders
 from ..images.read import picture_size, read_rgb
 from .choices import Choices
@@ -105,8 +105,10 @@ class PairPatches(Dataset[Sample]):
         return read_rgb(self.pairs[stem][0]), read_rgb(self.pairs[stem][1])
 
     def input(self, stem: str) -> Tensor:
-        """x_lq of one whole pair: (3, H, W) in [-1, 1]."""
-        return sample(*self.pair(stem), "").x_lq
+        """x_lq of one whole pair of `patch`: (3, H, W) in [-1, 1]. The target is not read."""
+        low = read_rgb(self.pairs[stem][0])
+        whole = low if low.shape[-1] == self.patch else enlarge(low[None], self.patch, self.patch).clamp(0, 1)[0]
+        return whole * 2 - 1
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.length:

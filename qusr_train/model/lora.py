@@ -97,6 +97,28 @@ def extract_adapters(model: nn.Module, alpha: float = DEFAULT_ALPHA) -> dict[str
     return result
 
 
+def load_adapters(model: nn.Module, lora: dict[str, LoraLayer], alpha: float = DEFAULT_ALPHA) -> None:
+    """Give the adapters of `add_adapters` the weights of a file.
+
+    Raises:
+        ValueError: another set of layers, or other shapes.
+    """
+    state = {}
+    for name, value in model.state_dict().items():
+        layer, _, half = name.partition(".lora_")
+        if not half:
+            continue
+        if layer not in lora:
+            raise ValueError(f"there is no LoRA for the layer {layer} in it")
+        given = lora[layer].down if half.startswith("A") else lora[layer].up * (lora[layer].alpha / alpha)
+        if given.shape != value.shape:
+            raise ValueError(f"LoRA layer {layer}: expected {tuple(value.shape)}, but got {tuple(given.shape)}")
+        state[name] = given
+    if len(state) != 2 * len(lora):
+        raise ValueError("it has a LoRA for layers that are not fine-tuned here")
+    model.load_state_dict(state, strict=False)
+
+
 def merge(model: nn.Module, lora: dict[str, LoraLayer], strength: float = 1.0) -> None:
     """Add LoRA updates to a model's weights in place.
 

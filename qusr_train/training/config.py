@@ -27,6 +27,8 @@ class TrainConfig:
     """`base` trains nano's UNet and text encoder; `qusr` adds LoRA, UEM and noise to one, `sd21` to SD 2.1-base."""
     init: str = ""
     """Model to start from: nano's .safetensors (optional for `base`), or the folder of SD 2.1-base (diffusers)."""
+    init_checkpoint: str = ""
+    """QUSR file to continue from: ours or the authors' .pkl (stage `sd21`)."""
     steps: int = 12000
     """Optimiser steps."""
     batch_size: int = 8
@@ -143,6 +145,16 @@ class TrainConfig:
     """Steps between lines in OUT/STAGE.metrics.jsonl and points in the tracker."""
     sample_every: int = 500
     """Steps between sample pictures in OUT/samples; 0 makes none."""
+    validate: str = ""
+    """Folder with `lr` and `hr` inside: whole pictures that are restored and compared while training."""
+    validate_every: int = 500
+    """Steps between validations."""
+    validate_metrics: str = ""
+    """Metrics beside PSNR and SSIM, of those that `evaluate` knows, with spaces between."""
+    best: str = "psnr"
+    """Metric that says which checkpoints are the best."""
+    keep: int = 1
+    """How many of the best checkpoints stay in OUT/best, beside the last one."""
     tracker: Literal["auto", "tensorboard", "wandb", "none"] = "auto"
     """Where curves and samples go beside OUT; auto is TensorBoard when it is installed."""
 
@@ -165,7 +177,8 @@ class TrainConfig:
                 raise InputError(f"must be finite and above 0, but got {getattr(self, name)}", field=name)
         if not self.photo_factors or not all(0 < factor <= 1 for factor in self.photo_factors):
             raise InputError(f"give at least one factor in (0, 1], but got {self.photo_factors}", field="photo_factors")
-        for name in ("steps", "batch_size", "accumulation", "save_every", "log_every", "rank", "uem_channels"):
+        for name in ("steps", "batch_size", "accumulation", "save_every", "log_every", "rank", "uem_channels",
+                     "validate_every", "keep"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise InputError(f"must be at least 1, but got {getattr(self, name)}", field=name)
         if self.patch < 64 or self.patch % 16:
@@ -190,6 +203,8 @@ class TrainConfig:
             raise InputError("stage `qusr` fine-tunes a trained base, give its .safetensors file", field="init")
         if self.stage == "sd21" and not self.init:
             raise InputError("stage `sd21` fine-tunes SD 2.1-base, give its folder in diffusers form", field="init")
+        if self.init_checkpoint and self.stage != "sd21":
+            raise InputError("only for stage `sd21`; nano's stages continue from `init`", field="init_checkpoint")
         if self.photos and self.pairs:
             raise InputError("give either photos or pairs, but got both", field="pairs")
         if self.prompts == "files" and not self.pairs:
@@ -217,6 +232,8 @@ class TrainConfig:
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> TrainConfig:
         """Build from parsed JSON or flags. Raises ValueError for unknown or missing keys."""
+        if values.get("stage") == "sd21":  # the defaults of the fields are nano's
+            values = {**load_config_file("sd21"), **values}
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:

@@ -9,6 +9,8 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,15 +20,22 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..data.samples import Batch, Sample, collate
 from ..errors import InputError, RunError
-from ..files import write_whole
+from ..out_of_memory import is_out_of_memory
+from ..restore import RestoresPhotos
 from .config import TrainConfig
 from .discriminator import Adversary
 from .optimizer import learning_rate_factor, make_optimizer
+from .recipe import data_digest, settings, versions, write_card
 from .state import CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
 from .step import Autocast, StepNoise, StepResult
 from .tracking import Tracking, sample_sheet
+from .validation import Validation
+from .watch import NaNWatch, RunningMeans
 
 log = logging.getLogger(__name__)
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other, while one encodes a large data set or validates."""
 
 
 class Task(Protocol):
@@ -42,6 +51,7 @@ class Task(Protocol):
     def dataset(self, length: int) -> Dataset[Sample]: ...
     def step(self, model: nn.Module, batch: Batch, noise: StepNoise, autocast: Autocast) -> StepResult: ...
     def export(self, weights: dict[str, Tensor], path: Path, summary: dict[str, Any]) -> None: ...
+    def restorer(self, weights: dict[str, Tensor]) -> AbstractContextManager[RestoresPhotos]: ...
 
 
 class TrainingStopped(RunError):
@@ -85,7 +95,7 @@ class _Run:
     def __init__(self, config: TrainConfig, task: Task | None) -> None:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
-        from accelerate.utils import set_seed
+        from accelerate.utils import InitProcessGroupKwargs, set_seed
 
         from .tracking import choose_tracker
 
@@ -98,6 +108,7 @@ class _Run:
             gradient_accumulation_steps=config.accumulation,
             log_with=None if tracker == "none" else tracker,
             project_dir=str(self.out / "logs"),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         if config.precision == "fp16" and self.accelerator.device.type == "cpu":  # accelerate would run float32 unasked
             raise InputError("fp16 needs a GPU; on the CPU use bf16 or no", field="precision")
@@ -112,9 +123,10 @@ class _Run:
         self.state_file = self.out / f"{config.stage}.state.pt"
         self.finished = self.out / f"{config.stage}.safetensors"
         self.first = 0
-        self.shown: dict[str, float] = {}
         self.random: dict[str, Tensor] = {}
-        self.average = {k: v.detach().clone() for k, v in model.named_parameters() if k in self.names}
+        self.average: dict[str, Tensor] = {}
+        if config.ema:
+            self.average = {k: v.detach().clone() for k, v in model.named_parameters() if k in self.names}
         state = load_state(self.state_file, config, self.joint_batch) if self.state_file.exists() else None
         if state:
             if self.names - state.model.keys():
@@ -123,8 +135,13 @@ class _Run:
                 self.task.adversary.load_state(state.adversary)
             model.load_state_dict({k: v for k, v in state.model.items() if k in self.names}, strict=False)
             self.optimizer.load_state_dict(state.optimizer)
-            self.first, self.average, self.shown, self.random = state.step, state.average, state.shown, state.random
+            self.first, self.random = state.step, state.random
+            self.average = state.average if config.ema else {}
             log.info("resuming at step %d", self.first)
+        self.means = RunningMeans(state.shown if state else {})
+        self.nan = NaNWatch(self.accelerator, self.out)
+        self.validation = Validation(config, self.first) if config.validate else None
+        self.about = {"settings": settings(config), "versions": versions()}
         if config.compile:
             self.task.compile()
         loader = self._loader()
@@ -134,12 +151,12 @@ class _Run:
             scaler.load_state_dict(state.scaler)
         self.average = {k: v.to(self.accelerator.device) for k, v in self.average.items()}
         self.tracking = Tracking(self.accelerator, config, self.first) if self.main else None
+        self.about["data"] = data_digest(config) if self.main else {}
 
     def _loader(self) -> DataLoader[Any]:
         """The rest of the run's samples, in the order of a run that was never interrupted."""
         config = self.config
-        with self.accelerator.main_process_first():  # the first one fills caches, the others read them
-            samples: Any = self.task.dataset(config.steps * self.joint_batch)
+        samples: Any = self.task.dataset(config.steps * self.joint_batch)
         rest = Subset(samples, range(self.first * self.joint_batch, len(samples)))
         return DataLoader(
             rest, batch_size=config.batch_size, num_workers=config.workers, collate_fn=collate,
@@ -163,12 +180,18 @@ class _Run:
                     continue
                 self._average(step)
                 bar.update()
-                bar.set_postfix({k: f"{v:.4f}" for k, v in self.shown.items()}, refresh=False)
                 done = step + 1
-                self._show(done, Batch(*collated), result)
-                stopping = self._anyone(should_stop())
+                logging_now = done % config.log_every == 0 or done == config.steps
+                if logging_now:
+                    self._log(done, result, bar)
+                self._sample(done, Batch(*collated), result)
+                stopping = self._anyone(should_stop, logging_now)
                 if done % config.save_every == 0 or done == config.steps or stopping:
+                    self.nan.look()
                     self._save(done)
+                if self.validation and (done % config.validate_every == 0 or done == config.steps):
+                    self.nan.look()
+                    self._validate(self.validation, done)
                 if stopping and done < config.steps:
                     bar.close()
                     accelerator.end_training()
@@ -187,77 +210,95 @@ class _Run:
                 group["lr"] = group["share"] * config.learning_rate * learning_rate_factor(step, config)
         place = (part * accelerator.num_processes + accelerator.process_index) * config.batch_size
         noise = StepNoise(config.seed, step, place, len(batch.x_lq), self.joint_batch)
-        with accelerator.accumulate(self.wrapped):
-            result = self.task.step(self.wrapped, batch, noise, accelerator.autocast)
-            self._refuse_nan(step, result.loss, batch)
-            accelerator.backward(result.loss)
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_([p for p in self.wrapped.parameters() if p.requires_grad], 1.0)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            if self.task.adversary and accelerator.sync_gradients:
-                self.task.adversary.update(learning_rate_factor(step, config), accelerator)
-        for key, figure in result.figures.items():
-            value = figure.item()
-            self.shown[key] = 0.99 * self.shown.get(key, value) + 0.01 * value
+        try:
+            with accelerator.accumulate(self.wrapped):
+                result = self.task.step(self.wrapped, batch, noise, accelerator.autocast)
+                self.nan.put(step, result.loss, batch)
+                accelerator.backward(result.loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_([p for p in self.wrapped.parameters() if p.requires_grad], 1.0)
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+                if self.task.adversary and accelerator.sync_gradients:
+                    self.task.adversary.update(learning_rate_factor(step, config), accelerator)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunError(
+                f"out of memory on {accelerator.device} at step {step}; halve batch_size and double accumulation (the "
+                "step stays the same), or set gradient_checkpointing"
+            ) from error
+        self.means.add(result.figures)
         return result
 
-    def _refuse_nan(self, step: int, loss: Tensor, batch: Batch) -> None:
-        finite = torch.isfinite(loss)
-        if self.accelerator.num_processes > 1:  # all processes must stop together
-            finite = self.accelerator.reduce(finite.float(), reduction="sum") == self.accelerator.num_processes
-        if finite:
-            return
-        path = self.out / "nan-batch.pt"
-        if not torch.isfinite(loss):
-            content = {"x_lq": batch.x_lq.cpu(), "x_gt": batch.x_gt.cpu(), "prompts": batch.prompts, "step": step}
-            with write_whole(path) as temporary:
-                torch.save(content, temporary)
-        raise RunError(f"loss became {loss.item()} at step {step}; the batch is in {path}")
+    def _anyone(self, should_stop: Callable[[], bool], logging_now: bool) -> bool:
+        """Whether any process was asked to stop: they must stop at the same step, or one waits for the others forever.
 
-    def _anyone(self, here: bool) -> bool:
-        """Whether it is so on any process: they must stop at the same step, or one waits for the others forever."""
+        Several processes ask each other only at steps that are logged, since the answer waits for the device.
+        """
         if self.accelerator.num_processes == 1:
-            return here
-        flag = torch.tensor(float(here), device=self.accelerator.device)
+            return should_stop()
+        if not logging_now:
+            return False
+        flag = torch.tensor(float(should_stop()), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, reduction="sum").item())
 
     def _average(self, step: int) -> None:
+        if not self.config.ema:
+            return
         decay = min(self.config.ema, (step + 1) / (step + 10))
+        trained = dict(self.task.model.named_parameters())
         with torch.no_grad():
-            for name, value in self.task.model.named_parameters():
-                if name in self.names:
-                    self.average[name].lerp_(value, 1 - decay)
+            torch._foreach_lerp_(list(self.average.values()), [trained[name] for name in self.average], 1 - decay)
 
     def _weights(self) -> dict[str, Tensor]:
         """What is exported: averaged weights, or none to take the model's own."""
         return self.average if self.config.ema else {}
 
-    def _show(self, done: int, batch: Batch, result: StepResult) -> None:
+    def _log(self, done: int, result: StepResult, bar: Any) -> None:
         config = self.config
         if self.tracking is None:
             return
-        if done % config.log_every == 0 or done == config.steps:
-            now = time.monotonic()
-            steps = (done - self.first) % config.log_every or config.log_every
-            self.tracking.log(
-                done,
-                {
-                    **{key: value.item() for key, value in result.figures.items()},
-                    "learning_rate": config.learning_rate * learning_rate_factor(done - 1, config),
-                    "images_per_second": round(steps * self.joint_batch / max(1e-9, now - self.last_log), 3),
-                },
-            )
-            self.last_log = now
-        if config.sample_every and done % config.sample_every == 0 and result.x_hq is not None:
+        bar.set_postfix({k: f"{v:.4f}" for k, v in self.means.read().items()}, refresh=False)
+        now = time.monotonic()
+        steps = (done - self.first) % config.log_every or config.log_every
+        self.tracking.log(
+            done,
+            {
+                **{key: value.item() for key, value in result.figures.items()},
+                "learning_rate": config.learning_rate * learning_rate_factor(done - 1, config),
+                "images_per_second": round(steps * self.joint_batch / max(1e-9, now - self.last_log), 3),
+            },
+        )
+        self.last_log = now
+
+    def _sample(self, done: int, batch: Batch, result: StepResult) -> None:
+        config = self.config
+        if self.tracking and config.sample_every and done % config.sample_every == 0 and result.x_hq is not None:
             self.tracking.sample(done, sample_sheet(batch.x_lq, result.x_hq, batch.x_gt, result.u))
+
+    def _validate(self, validation: Validation, done: int) -> None:
+        """Restore and judge the validation pictures; export when it is one of the best."""
+        accelerator = self.accelerator
+        # Sharded weights are gathered from all processes, which therefore restore the same picture together.
+        share = (0, 1) if self.config.shard else (accelerator.process_index, accelerator.num_processes)
+        with self.task.restorer(self._weights()) as restorer, accelerator.autocast():
+            shown = validation.restore(restorer, *share)
+        accelerator.wait_for_everyone()
+        if self.tracking is not None:
+            if validation.judge(done, shown, self.tracking):
+                self.task.export(self._weights(), validation.path(done), self._summary(done))
+            validation.forget_worse()
+            write_card(self.out / "README.md", self.finished.name, self._summary(done))
+        accelerator.wait_for_everyone()
 
     def _summary(self, done: int) -> dict[str, Any]:
         config = self.config
-        figures = {key: round(value, 5) for key, value in self.shown.items()}
+        figures = {key: round(value, 5) for key, value in self.means.read().items()}
+        best = {"validation": self.validation.best()} if self.validation else {}
         return {
             "steps": done, "batch_size": self.joint_batch, "patch": config.patch, "seed": config.seed,
-            "learning_rate": config.learning_rate, **figures,
+            "learning_rate": config.learning_rate, **figures, **self.about, **best,
         }  # fmt: skip
 
     def _save(self, done: int) -> None:
@@ -273,16 +314,20 @@ class _Run:
                 model={k: v.detach() for k, v in self.task.model.named_parameters() if k in self.names},
                 optimizer=self.optimizer.state_dict(),
                 average=self.average,
-                shown=dict(self.shown),
+                shown=self.means.read(),
                 scaler=scaler.state_dict() if scaler is not None else {},
                 random=random_state(),
                 adversary=self.task.adversary.state() if self.task.adversary else {},
             )
             save_state(self.state_file, state, self.config, self.joint_batch)
-            line = {**summary, "seconds": round(time.monotonic() - self.started)}
+            write_card(self.out / "README.md", self.finished.name, summary)
+            brief = {key: value for key, value in summary.items() if not isinstance(value, dict)}
+            line = {**brief, "seconds": round(time.monotonic() - self.started)}
             with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except (OSError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             good = self.state_file.exists()
             kept = f"{self.state_file} still holds the last good one" if good else "there is none yet"
             raise CheckpointNotWritten(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from ..model.noise import NoiseParameters, guided_step
 from ..model.text_encoder import TextEncoder, build_text_encoder, strip_text_prefix
 from ..model.tokenizer import VOCABULARY_SIZE, encode_tokens
 from ..model.uncertainty import UEM
+from ..restore import Restorer
 from . import losses
 from .config import TrainConfig
 from .discriminator import Adversary, same_crops
@@ -218,6 +222,14 @@ class NanoTask:
             loss = loss + config.uncertainty_weight * uncertainty
             figures["uncertainty_loss"] = uncertainty.detach()
         return StepResult(loss, figures, x_hq.detach(), None if u is None else u.detach())
+
+    @contextmanager
+    def restorer(self, weights: dict[str, Tensor]) -> Iterator[Restorer]:
+        """What `restore` does with the exported file."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "nano.safetensors"
+            self.export(weights, path, {})
+            yield Restorer(load_nano(path), next(self.model.parameters()).device)
 
     def _uncertainty_loss(self, x_hq: Tensor, x_gt: Tensor, u: Tensor) -> Tensor:
         if isinstance(self.model.uem, ErrorUEM):

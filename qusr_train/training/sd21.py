@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ..checkpoints.load import load_checkpoint
 from ..checkpoints.qusr_file import QUSRCheckpoint, save_qusr
 from ..data import latent_cache
+from ..data.latent_cache import Processes
 from ..data.pairs import PairPatches
 from ..data.samples import Batch, Sample
 from ..errors import InputError
-from ..model.lora import add_adapters, extract_adapters
+from ..model.lora import add_adapters, extract_adapters, load_adapters
 from ..model.noise import NoiseParameters
 from ..model.stable_diffusion import (
     TIMESTEP,
@@ -25,6 +30,7 @@ from ..model.stable_diffusion import (
     without_adapters,
 )
 from ..model.uncertainty import UEM
+from ..restore_sd21 import SD21Restorer
 from . import losses
 from .config import TrainConfig
 from .discriminator import Adversary
@@ -33,9 +39,11 @@ from .samples import file_samples
 from .sharding import shard_frozen
 from .step import Autocast, StepNoise, StepResult
 
+log = logging.getLogger(__name__)
+
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXT_CACHE = 4096
-"""Encoded prompts kept in memory: 77 x 1024 halves each, 0.6 GB when full."""
+"""Encoded prompts kept in the host's memory: 77 x 1024 halves each, 0.6 GB when full."""
 
 
 class SD21Task:
@@ -63,6 +71,8 @@ class SD21Task:
         add_adapters(self.base.unet, rank=config.rank)
         self.noise = NoiseParameters(variant=config.noise_variant, k=config.noise_k, m=config.noise_m, p=config.noise_p)
         uem = UEM(config.uem_channels)
+        if config.init_checkpoint:
+            self._continue_from(load_checkpoint(config.init_checkpoint), uem)
         self.model = QUSRStableDiffusion(self.base, uem, self.noise, config.noise_gradient)
         if not config.uncertainty_weight and not (config.noise_gradient and config.noise_p):
             uem.requires_grad_(False)  # nothing would train it
@@ -70,6 +80,27 @@ class SD21Task:
             self.base.unet.enable_gradient_checkpointing()
             self.base.vae.enable_gradient_checkpointing()
         self._text: dict[str, Tensor] = {}
+
+    def _continue_from(self, checkpoint: QUSRCheckpoint, uem: UEM) -> None:
+        """Take LoRA and UEM from a QUSR file. Raises InputError when they do not fit the settings."""
+        config, path = self.config, self.config.init_checkpoint
+        if checkpoint.method != "qusr":
+            raise InputError(f"is a {checkpoint.method} file; give one of QUSR", "init_checkpoint", path)
+        rank = max(layer.down.shape[0] for layer in checkpoint.lora.values())
+        if rank != config.rank:
+            raise InputError(f"its LoRA has rank {rank}, but the setting is {config.rank}", "init_checkpoint", path)
+        if checkpoint.uem and checkpoint.hidden_channels != config.uem_channels:
+            found = f"its UEM has {checkpoint.hidden_channels} channels, but the setting is {config.uem_channels}"
+            raise InputError(found, "init_checkpoint", path)
+        if checkpoint.noise.variant != self.noise.variant:
+            log.warning("%s was trained with variant %s; going on with %s", path, checkpoint.noise.variant,
+                        self.noise.variant)  # fmt: skip
+        try:
+            load_adapters(self.base.unet, checkpoint.lora)
+        except ValueError as error:
+            raise InputError(f"does not fit SD 2.1-base ({error})", "init_checkpoint", path) from error
+        if checkpoint.uem:
+            uem.load_state_dict(checkpoint.uem)
 
     def prepare(self, device: torch.device) -> None:
         """Frozen weights in half precision under mixed precision, trained ones in float32."""
@@ -93,18 +124,24 @@ class SD21Task:
         samples = file_samples(self.config, length)
         if self.config.cache_latents:
             assert isinstance(samples, PairPatches)
-            latent_cache.fill(Path(self.config.out) / "cache", samples, self.base, Path(self.config.init))
+            latent_cache.fill(
+                Path(self.config.out) / "cache", samples, self.base, Path(self.config.init), Processes.of_launch()
+            )
         return samples
 
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """(B, 77, C); each prompt is encoded once and remembered."""
+        """(B, 77, C); each prompt is encoded once and remembered on the host, in the precision it is used in."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text]
         if new:
             if len(self._text) + len(new) > TEXT_CACHE:
                 self._text.clear()
                 new = list(dict.fromkeys(prompts))
-            self._text.update(zip(new, self.base.encode_text(new), strict=True))
-        return torch.stack([self._text[prompt] for prompt in prompts])
+            encoded = self.base.encode_text(new).to("cpu", DTYPES[self.config.precision])
+            self._text.update(zip(new, encoded, strict=True))
+        batch = torch.stack([self._text[prompt] for prompt in prompts])
+        if self.base.device.type == "cuda":
+            batch = batch.pin_memory()
+        return batch.to(self.base.device, non_blocking=True)
 
     def step(self, model: nn.Module, batch: Batch, noise: StepNoise, autocast: Autocast) -> StepResult:
         """Equation 9: l2, LPIPS, CSD and the uncertainty loss, each times its weight; a weight of 0 skips one.
@@ -156,17 +193,31 @@ class SD21Task:
 
         return losses.csd_loss(z_hq, noise, base.alphas_cumprod[timesteps], predict, config.csd_guidance)
 
-    def export(self, weights: dict[str, Tensor], path: Path, summary: dict[str, Any]) -> None:
-        """Write LoRA and UEM as a QUSR checkpoint, from (averaged) weights."""
+    @contextmanager
+    def _holding(self, weights: dict[str, Tensor]) -> Iterator[None]:
+        """The model has these (averaged) weights inside the block."""
         model = self.model
         trained = {name: p.detach().clone() for name, p in model.named_parameters() if name in weights}
         model.load_state_dict(weights, strict=False)
-        checkpoint = QUSRCheckpoint(
-            lora=extract_adapters(model.unet),
-            noise=self.noise,
-            uem={k: v.detach().cpu().clone() for k, v in model.uem.state_dict().items()},
-            timestep=TIMESTEP,
-            training={"sd21": summary},
-        )
-        save_qusr(path, checkpoint)
-        model.load_state_dict(trained, strict=False)
+        try:
+            yield
+        finally:
+            model.load_state_dict(trained, strict=False)
+
+    @contextmanager
+    def restorer(self, weights: dict[str, Tensor]) -> Iterator[SD21Restorer]:
+        """What `restore` would do with the exported file, on the model in training: no second copy of it."""
+        with self._holding(weights), torch.no_grad():
+            yield SD21Restorer(self.base, self.model.uem, self.noise, timestep=TIMESTEP)
+
+    def export(self, weights: dict[str, Tensor], path: Path, summary: dict[str, Any]) -> None:
+        """Write LoRA and UEM as a QUSR checkpoint, from (averaged) weights."""
+        with self._holding(weights):
+            checkpoint = QUSRCheckpoint(
+                lora=extract_adapters(self.model.unet),
+                noise=self.noise,
+                uem={k: v.detach().cpu().clone() for k, v in self.model.uem.state_dict().items()},
+                timestep=TIMESTEP,
+                training={"sd21": summary},
+            )
+            save_qusr(path, checkpoint)

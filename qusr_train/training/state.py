@@ -23,7 +23,11 @@ log = logging.getLogger(__name__)
 _FREE_TO_CHANGE = {
     "photos", "pairs", "camera_pairs", "out", "steps", "workers", "save_every", "log_every", "sample_every", "tracker",
     "precision", "gradient_checkpointing", "shard", "compile", "lpips_backbone", "batch_size", "accumulation",
+    "validate", "validate_every", "validate_metrics", "best", "keep", "learning_rate", "schedule", "hold", "warmup",
 }  # fmt: skip
+
+_TOLD = ("steps", "learning_rate", "schedule", "hold", "warmup", "precision")
+"""Of those, the ones whose change is worth a line in the log."""
 
 
 class CheckpointNotWritten(RunError):
@@ -73,6 +77,7 @@ def save_state(path: Path, state: TrainState, config: TrainConfig, joint_batch: 
     """Write a run's state, whole or not at all."""
     content = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
     content["config"] = json.dumps(_identity(config, joint_batch), sort_keys=True)
+    content["changeable"] = json.dumps({name: getattr(config, name) for name in _TOLD})
     with write_whole(path) as temporary:
         torch.save(content, temporary)
 
@@ -82,6 +87,7 @@ def load_state(path: Path, config: TrainConfig, joint_batch: int) -> TrainState:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         stored = json.loads(content.pop("config"))
+        before = json.loads(content.pop("changeable", "{}"))
         state = TrainState(**content)
     except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(f"{path}: damaged or not a training state ({error}); delete it to start again") from error
@@ -96,4 +102,7 @@ def load_state(path: Path, config: TrainConfig, joint_batch: int) -> TrainState:
             f"{path}: belongs to a run with other settings ({', '.join(different)}); use another folder, or delete it "
             "to start again"
         )
+    for name, value in before.items():
+        if value != getattr(config, name):
+            log.info("%s: %s until step %d, %s from now on", name, value, state.step, getattr(config, name))
     return state

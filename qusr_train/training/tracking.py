@@ -89,14 +89,15 @@ class Tracking:
         if self.kind != "none":
             self.accelerator.log(figures, step=step)
 
-    def sample(self, step: int, sheet: Tensor) -> None:
-        """A sample picture: (3, H, W) in [0, 1]."""
-        write_png(self.out / SAMPLES / f"{self.config.stage}-{step:07d}.png", sheet)
+    def sample(self, step: int, sheet: Tensor, name: str = SAMPLES) -> None:
+        """A picture of rows of input, result, target, map: (3, H, W) in [0, 1]; goes to OUT/samples."""
+        stage = self.config.stage if name == SAMPLES else f"{self.config.stage}-{name}"
+        write_png(self.out / SAMPLES / f"{stage}-{step:07d}.png", sheet)
         if self.kind == "tensorboard":
             writer = self.accelerator.get_tracker("tensorboard", unwrap=True)
-            writer.add_image("input, result, target, uncertainty", sheet.clamp(0, 1), step)
+            writer.add_image(f"{name}: input, result, target, uncertainty", sheet.clamp(0, 1), step)
         elif self.kind == "wandb":
-            self.accelerator.get_tracker("wandb").log_images({"samples": [to_picture(sheet)]}, step=step)
+            self.accelerator.get_tracker("wandb").log_images({name: [to_picture(sheet)]}, step=step)
 
 
 def metrics_file(out: Path, stage: str) -> Path:

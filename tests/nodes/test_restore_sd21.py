@@ -123,3 +123,27 @@ def test_a_damaged_single_file_is_named(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"not a model")
         with pytest.raises(ValueError, match=r"base .*: damaged or not a weight file"):
             load_stable_diffusion(tmp_path / name, "base")
+
+
+def test_exported_lora_is_read_by_comfyuis_loader(pack: Any, tmp_path: Path) -> None:
+    """kohya's form through Load LoRA gives the weights that QUSR Loader gives."""
+    import comfy.sd
+    import comfy.utils
+
+    files = pack.qusr_train.checkpoints
+    checkpoint = files.load.load_checkpoint(GOLDEN / "checkpoints" / "qusr.pkl")
+    files.lora_export.export_lora(checkpoint, tmp_path / "lora.safetensors", "kohya")
+    model = golden.golden_unet()
+    state = comfy.utils.load_torch_file(str(tmp_path / "lora.safetensors"), safe_load=True)
+    theirs, _ = comfy.sd.load_lora_for_models(model, None, state, 1.0, 0.0)
+    ours = pack.nodes.native.stable_diffusion.apply_checkpoint(model, checkpoint)
+    assert theirs.patches.keys() == ours.patches.keys()
+    assert len(theirs.patches) == len(checkpoint.lora)
+    key = next(key for key in ours.patches if key.endswith("attn2.to_k.weight"))
+    both = []
+    for patched in (theirs, ours):
+        patched.patch_model()
+        both.append(patched.model.state_dict()[key].clone())
+        patched.unpatch_model()
+    torch.testing.assert_close(both[0], both[1], atol=1e-6, rtol=1e-5)
+    assert (both[0] - model.model.state_dict()[key]).abs().max() > 1e-4
