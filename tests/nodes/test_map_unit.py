@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,3 +132,21 @@ def test_residual_is_what_the_faithful_base_changes(node: Any, upscale: Any, bic
     change = (vae.decode(restored["samples"]).clamp(0, 1) - bicubic).abs().movedim(-1, 1) * 2
     expected = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(change, (4,) * 4, mode="replicate"), 9, 1)
     torch.testing.assert_close(uncertainty.map, expected, atol=1e-4, rtol=0)
+
+
+def test_a_file_with_a_map_of_errors(node: Any, pack: Any, photo: Tensor, tmp_path: Path, upscale: Any) -> None:
+    """Its unit comes from the file; noise and picture are made from it as from any other map."""
+    files, maps = pack.qusr_train.checkpoints.nano_file, pack.qusr_train.model.error_map
+    checkpoint = files.load_nano()
+    config = dataclasses.replace(checkpoint.config, uem="error", uem_channels=2)
+    path = tmp_path / "error.safetensors"
+    files.save_nano(path, dataclasses.replace(checkpoint, config=config, uem=dict(maps.ErrorUEM(2).state_dict())))
+    models = pack.nodes.native.nano.load_nano_models(path=str(path))
+    small = photo[:, :13, :11]  # not a multiple of anything
+    sockets = {"model": models.model, "clip": models.clip, "vae": models.vae, "uem": models.uem}
+    result, uncertainty, bicubic, _ = upscale(small, **sockets)
+    assert result.shape == bicubic.shape == (1, 52, 44, 3)
+    assert uncertainty.unit == "grey levels"
+    torch.testing.assert_close(uncertainty.values, uncertainty.map.mean(1) * 127.5)
+    noise, _ = node.QUSRAdaptiveNoise.execute(models.vae, uncertainty, 3, 1.0, "auto").args
+    assert torch.isfinite(noise.sigma).all()
