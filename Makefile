@@ -55,11 +55,12 @@ test-e2e: $(READY) $(JS_READY)
 serve: $(READY)
 	$(PY) -m tests.tools.serve
 
-lint: $(READY)
+lint: $(READY) $(JS_READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy qusr_train nodes tests/support tests/tools
 	PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache
+	cd tests/js && $(NODE) npm run lint
 
 # Quality and time of the bundled model on pairs in DATA/lr and DATA/hr: make measure DATA=folder
 measure: $(READY)

@@ -7,6 +7,12 @@ function valuesOf(node) {
   return Object.fromEntries((node.widgets ?? []).map((/** @type {any} */ widget) => [widget.name, widget.value]));
 }
 
+/** @param {any} node @param {string} name */
+function isConnected(node, name) {
+  const slots = node.inputs ?? [];
+  return slots.some((/** @type {any} */ slot) => slot.widget?.name === name && typeof slot.link === "number");
+}
+
 /** @param {any} node */
 function update(node) {
   const hidden = hiddenWidgets(node.comfyClass, valuesOf(node));
@@ -14,7 +20,7 @@ function update(node) {
   for (const widget of node.widgets ?? []) {
     if (!(widget.name in SHOWN[node.comfyClass])) continue;
     // A widget that became a connected input is shown: its value comes from there.
-    const hide = hidden.includes(widget.name) && !node.inputs?.some((/** @type {any} */ slot) => slot.widget?.name === widget.name && slot.link != null);
+    const hide = hidden.includes(widget.name) && !isConnected(node, widget.name);
     if (Boolean(widget.hidden) === hide) continue;
     widget.hidden = hide;
     widget.options = { ...widget.options, hidden: hide };

@@ -181,7 +181,7 @@ class QUSREncodePrompt(io.ComfyNode):
         )
 
     @classmethod
-    def execute(  # type: ignore[override]
+    def execute(
         cls,
         clip: list[Any],
         prompt: list[str],

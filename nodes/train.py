@@ -182,7 +182,7 @@ class QUSRTrain(io.ComfyNode):
                     tooltip="What to fine-tune. qusr-nano trains on a CPU, SD 2.1-base needs a GPU with about 24 GB.",
                 ),
                 io.Int.Input("steps", default=450, min=1, max=1_000_000, tooltip="Optimiser steps in all."),
-                io.Int.Input("batch_size", default=4, min=1, max=256, tooltip="Patches for each step."),
+                io.Int.Input("batch_size", default=4, min=1, max=256, tooltip="Patches per step."),
                 io.Int.Input("patch", default=192, min=64, max=1024, step=16, tooltip="Side of a patch in pixels."),
                 io.Int.Input("seed", default=1, min=0, max=2**31 - 1, tooltip="Seed of weights, crops and noise."),
                 io.String.Input(

@@ -16,9 +16,9 @@ from .denoise import Tiling, one_step
 from .dial import chosen, detail_input, preset_input
 from .enlarge import LONGEST_SIDE, MEGAPIXELS, TRAINED, enlarge_to, size_inputs, size_value
 from .native.dial import Turned
-from .native.host import CheckedImage, Stack, check_image, checkpoint_interrupt, image_out, progress
-from .native.nano import NanoModels, load_nano_models
-from .native.sockets import CATEGORY, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
+from .native.host import CheckedImage, Stack, check_image, checkpoint_interrupt, image_out, one_bar
+from .native.nano import NanoLatents, load_nano_models
+from .native.sockets import CATEGORY, LoadedModels, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
 from .noise import adaptive_noise, seeds_input
 from .photo_guide import guide_by_photo
 from .prompt import encode_tiles
@@ -26,17 +26,18 @@ from .tiles import PhotoTiles, whole_photo
 from .uncertainty import estimate
 from .vae import decode_latent, encode_latent
 
-# The denoiser's tiles in latent pixels, by the channels of the latent. Stable Diffusion: the size of the
+# The denoiser's tiles in latent pixels. Stable Diffusion: the size of the
 # reference's. nano is cheap enough for large tiles, and its bounded reach needs no overlap.
-TILES = {4: Tiling(96, 32, "smooth")}
+SD_TILES = Tiling(96, 32, "smooth")
 NANO_TILES = Tiling(384)
+STEPS = 5  # of an image: map, latent, noise, denoiser, picture
 
 
 @dataclass(frozen=True)
 class Job:
     """What is the same for every image."""
 
-    models: NanoModels
+    models: LoadedModels
     turned: Turned
     seed: int
     seeds: SeedRule
@@ -129,7 +130,7 @@ class QUSRUpscale(io.ComfyNode):
         )
 
     @classmethod
-    def execute(  # type: ignore[override]
+    def execute(
         cls,
         image: list[Tensor],
         preset: list[str],
@@ -183,7 +184,7 @@ class QUSRUpscale(io.ComfyNode):
         return io.NodeOutput(*(list(column) for column in zip(*results, strict=True)))
 
 
-def choose_models(**given: Any) -> NanoModels:
+def choose_models(**given: Any) -> LoadedModels:
     """The connected model, clip, vae and uem, or the bundled ones when none is connected.
 
     Raises:
@@ -197,7 +198,7 @@ def choose_models(**given: Any) -> NanoModels:
             f"{', '.join(missing)}: not connected; connect model, clip, vae and uem of the same loader, "
             "or none of them to use the bundled qusr-nano"
         )
-    return NanoModels(**given)
+    return LoadedModels(**given)
 
 
 def share_prompts(prompts: list[str], batches: list[Tensor], what: str = "images") -> list[list[str]]:
@@ -221,7 +222,7 @@ def share_prompts(prompts: list[str], batches: list[Tensor], what: str = "images
 
 def denoiser_tiling(model: Any, samples: Tensor) -> Tiling:
     """Tiles for a latent; none when it is small enough to go through whole."""
-    tiling = TILES.get(model.model.latent_format.latent_channels, NANO_TILES)
+    tiling = NANO_TILES if isinstance(model.model.latent_format, NanoLatents) else SD_TILES
     return tiling if samples.shape[-2] * samples.shape[-1] > tiling.tile**2 else Tiling()
 
 
@@ -240,25 +241,29 @@ def upscale_batch(
     parameters = dataclasses.replace(uem.noise, p=uem.noise.p * job.turned.noise)
     batch, count = image.rgb.shape[0], len(tiles.windows)
     results, enlarged, maps = Stack(batch), Stack(batch), Stack(batch)
-    bar = progress(batch)
-    for index in range(batch):
-        checkpoint_interrupt()
-        bicubic = enlarge_to(image.rgb[index : index + 1], job.size, job.value)
-        uncertainty = estimate(bicubic, uem)
-        latent = encode_latent(vae, image_out(bicubic))
-        noise = adaptive_noise(vae, uncertainty, image_seed(job.seed, first + index, job.seeds), parameters)
-        tiling = denoiser_tiling(model, latent["samples"])
-        texts = prompts[index * count : (index + 1) * count]
-        conditioning = encode_tiles(models.clip, texts, dataclasses.replace(tiles, images=1)).conditioning
-        conditioning = guide_by_photo(model, conditioning, bicubic)
-        restored = one_step(model, conditioning, latent, noise, tiling, job.turned.residual)
-        pixels = check_image(decode_latent(vae, restored), "decoded image").rgb
-        fixed = fix_color(pixels, bicubic.to(pixels), job.color_fix)
-        alpha = None if image.alpha is None else enlarge_to(image.alpha[index : index + 1], job.size, job.value)
-        results.append(image_out(fixed, alpha))
-        enlarged.append(image_out(bicubic))
-        maps.append(uncertainty.map)
-        bar.update(1)
+    with one_bar(STEPS * batch) as bar:
+        for index in range(batch):
+            checkpoint_interrupt()
+            bicubic = enlarge_to(image.rgb[index : index + 1], job.size, job.value)
+            uncertainty = estimate(bicubic, uem)
+            bar.update(1)
+            latent = encode_latent(vae, image_out(bicubic))
+            bar.update(1)
+            noise = adaptive_noise(vae, uncertainty, image_seed(job.seed, first + index, job.seeds), parameters)
+            bar.update(1)
+            tiling = denoiser_tiling(model, latent["samples"])
+            texts = prompts[index * count : (index + 1) * count]
+            conditioning = encode_tiles(models.clip, texts, dataclasses.replace(tiles, images=1)).conditioning
+            conditioning = guide_by_photo(model, conditioning, bicubic)
+            restored = one_step(model, conditioning, latent, noise, tiling, job.turned.residual)
+            bar.update(1)
+            pixels = check_image(decode_latent(vae, restored), "decoded image").rgb
+            fixed = fix_color(pixels, bicubic.to(pixels), job.color_fix)
+            alpha = None if image.alpha is None else enlarge_to(image.alpha[index : index + 1], job.size, job.value)
+            results.append(image_out(fixed, alpha))
+            enlarged.append(image_out(bicubic))
+            maps.append(uncertainty.map)
+            bar.update(1)
     return (
         results.whole,
         dataclasses.replace(uncertainty, map=maps.whole),

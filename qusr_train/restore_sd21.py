@@ -33,7 +33,7 @@ from .restore import Restored
 log = logging.getLogger(__name__)
 
 BLOCK = 8
-"""Pixels for each latent pixel and side."""
+"""Pixels per latent pixel and side."""
 POSTERIORS = ("mean", "sample")
 SMALLEST_LATENT_TILE, SMALLEST_VAE_TILE, FIRST_VAE_TILE = 32, 128, 1024
 

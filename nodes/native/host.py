@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ __all__ = [
     "match_batch",
     "match_size",
     "model_folders",
+    "one_bar",
     "progress",
 ]
 
@@ -98,20 +102,44 @@ def model_folders(kind: str) -> list[Path]:
     return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
 
 
+_whole = ContextVar("whole", default=False)
+"""Whether a bar for the whole node is open."""
+
+
 class Progress(comfy.utils.ProgressBar):
-    """The bar on the node that is running; with a unit ("tiles") also the words "tiles 3 / 16" on it."""
+    """The bar on the node that is running; with a unit ("tiles") also the words "tiles 3 / 16" on it.
+
+    Inside `one_bar` only the words are shown: the bar belongs to the whole.
+    """
 
     def __init__(self, total: int, unit: str = "") -> None:
         super().__init__(total)
         self._unit = unit if total > 1 else ""
+        self._inside = _whole.get()
 
     def update_absolute(self, value: int, total: int | None = None, preview: Any = None) -> None:
-        super().update_absolute(value, total, preview)
+        if self._inside:
+            self.current = value
+            if total is not None:
+                self.total = total
+        else:
+            super().update_absolute(value, total, preview)
         context = get_executing_context()
         if self._unit and context:  # else no graph is running, and there may be no server
             from server import PromptServer
 
             PromptServer.instance.send_progress_text(f"{self._unit} {self.current} / {self.total}", context.node_id)
+
+
+@contextmanager
+def one_bar(total: int) -> Iterator[Progress]:
+    """One bar for a node of several steps, which are nodes elsewhere and would each start the bar anew."""
+    bar = Progress(total)
+    token = _whole.set(True)
+    try:
+        yield bar
+    finally:
+        _whole.reset(token)
 
 
 def progress(total: int, unit: str = "") -> Progress:

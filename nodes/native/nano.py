@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,17 +21,7 @@ from ...qusr_train.model.text_encoder import text_encoder_config
 from .dial import Turned, attach_dial
 from .lora import lora_patches
 from .sampling import make_one_step
-from .sockets import LoadedUEM
-
-
-@dataclass(frozen=True)
-class NanoModels:
-    """The four sockets of QUSRNanoLoader."""
-
-    model: Any
-    clip: Any
-    vae: Any
-    uem: LoadedUEM
+from .sockets import LoadedModels, LoadedUEM
 
 
 class NanoLatents(comfy.latent_formats.LatentFormat):
@@ -51,7 +40,7 @@ class NanoModelConfig(comfy.supported_models_base.BASE):
 
     unet_extra_config: ClassVar[dict[str, Any]] = {}
     latent_format = NanoLatents
-    # About 2 KB for each latent pixel in float32, measured on the bundled model.
+    # About 2 KB per latent pixel in float32, measured on the bundled model.
     memory_usage_factor = 0.05
 
     def __init__(self, config: NanoConfig) -> None:
@@ -126,7 +115,7 @@ def _vae(config: NanoConfig) -> Any:
     )
     vae.downscale_ratio = vae.upscale_ratio = config.shuffle
     vae.latent_channels = config.latent_channels
-    # Input and output in float32: 3 channels in, 3 channels out, for each pixel.
+    # Input and output in float32: 3 channels in, 3 channels out, per pixel.
     vae.memory_used_encode = lambda shape, dtype: 24 * shape[2] * shape[3]
     vae.memory_used_decode = lambda shape, dtype: 24 * shape[2] * shape[3] * config.shuffle**2
     return vae
@@ -157,7 +146,7 @@ def _base(path: str, changed: int) -> tuple[NanoCheckpoint, Any, Any, Any, Loade
     return checkpoint, _model(checkpoint), _clip(checkpoint), _vae(checkpoint.config), _uem(checkpoint)
 
 
-def load_nano_models(lora_strength: float = 1.0, path: str = str(BUNDLED)) -> NanoModels:
+def load_nano_models(lora_strength: float = 1.0, path: str = str(BUNDLED)) -> LoadedModels:
     """Load a nano file as native objects; it is read again only when it changed or another one was in between.
 
     Raises:
@@ -171,4 +160,4 @@ def load_nano_models(lora_strength: float = 1.0, path: str = str(BUNDLED)) -> Na
         patches = lora_patches(checkpoint.lora, keys)
         patched.add_patches(patches, lora_strength)
         attach_dial(patched, lambda model, detail: _less_lora(model, patches, lora_strength, detail))
-    return NanoModels(patched, clip.clone(), vae, uem)
+    return LoadedModels(patched, clip.clone(), vae, uem)

@@ -32,7 +32,7 @@ class ManagedQwen(torch.nn.Module):
         self.processor = qwen.processor
 
 
-class WholePatcher(comfy.model_patcher.ModelPatcher):  # type: ignore[misc]
+class WholePatcher(comfy.model_patcher.ModelPatcher):
     """All on the device or all off it: layers of transformers cannot fetch their weights while they run."""
 
     def partially_unload(self, *_: Any, **__: Any) -> int:

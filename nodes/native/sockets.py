@@ -33,6 +33,16 @@ class LoadedUEM:
 
 
 @dataclass(frozen=True)
+class LoadedModels:
+    """What a loader's four sockets carry, nano's or SD 2.1's."""
+
+    model: Any
+    clip: Any
+    vae: Any
+    uem: LoadedUEM
+
+
+@dataclass(frozen=True)
 class Uncertainty:
     """An uncertainty map on its way to the view and to the noise."""
 

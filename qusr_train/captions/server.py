@@ -100,7 +100,7 @@ class ServerCaptioner:
     """Seconds for one answer."""
     tries: int = 4
     workers: int = 4
-    """Pictures asked about at once, for each address."""
+    """Pictures asked about at once, per address."""
     backoff: float = 1.0
     """Seconds before the second try; doubled for every further one."""
     key_variable: str = KEY_VARIABLE

@@ -37,7 +37,9 @@ def add(commands: Commands) -> None:
     caption.add_argument("--instruction", default=INSTRUCTION, help="what is asked (default: the paper's instruction)")
     caption.add_argument("--max_words", type=int, default=MAX_WORDS, help=f"0: no limit (default: {MAX_WORDS})")
     caption.add_argument("--seed", type=int, default=0, help="of the model's chance (default: 0)")
-    caption.add_argument("--workers", type=int, default=4, help="server: images asked about at once, each (default: 4)")
+    caption.add_argument(
+        "--workers", type=int, default=4, help="server: images asked about at once per server (default: 4)"
+    )
     caption.add_argument("--timeout", type=float, default=120.0, help="server: seconds for an answer (default: 120)")
     caption.add_argument("--temperature", type=float, default=0.0, help="qwen: 0 always gives the likeliest word")
     caption.add_argument("--batch", type=int, default=BATCH, help=f"qwen: images at once (default: {BATCH})")

@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
     degrade.add_argument("--in_memory", action="store_true", help="keep the photos in memory: much faster, if they fit")
     degrade.add_argument("--camera_pairs", metavar="DIR", help="real pairs to mix in: CAMERA/hr and CAMERA/lr2")
     degrade.add_argument("--camera_share", type=float, default=0.5, help="probability of a real pair (default: 0.5)")
-    degrade.add_argument("--workers", type=int, default=0, help="processes (default: 0, this one)")
+    degrade.add_argument("--workers", type=int, default=1, help="processes that degrade; 0: this one (default: 1)")
     degrade.set_defaults(run=run)
 
 

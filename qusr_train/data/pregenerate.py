@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from ..captions import measured as quality
 from ..errors import InputError
 from ..files import write_whole
-from ..images.write import write_png
+from ..images.write import png_bytes
 from .camera_pairs import CameraPairs, load_camera_pairs
 from .degradation import degradation
 from .degraded import Degraded
@@ -27,7 +27,28 @@ log = logging.getLogger(__name__)
 SETTINGS = "dataset.json"
 
 
-def _first(batch: list[Degraded]) -> Degraded:
+@dataclass(frozen=True)
+class _Files:
+    """A pair as it is written."""
+
+    lr: bytes
+    hr: bytes
+    record: Record
+
+
+class _Encoded(Dataset[_Files]):
+    """Pairs as files: all the work of a pair is done where it is made, so that processes share it."""
+
+    def __init__(self, pairs: Dataset[Degraded], names: list[str]) -> None:
+        self.pairs, self.names = pairs, names
+
+    def __getitem__(self, number: int) -> _Files:
+        pair = self.pairs[number]
+        record = Record(self.names[number], quality.measure_quality(pair.lr)[0], pair.applied)
+        return _Files(png_bytes(pair.lr[0]), png_bytes(pair.hr[0]), record)
+
+
+def _first(batch: list[_Files]) -> _Files:
     return batch[0]
 
 
@@ -111,11 +132,13 @@ def pregenerate(what: Pregeneration, out: Path, count: int, workers: int = 0) ->
         number for number, name in enumerate(names)
         if name not in records or not all((out / part / f"{name}.png").is_file() for part in ("lr", "hr"))
     ]  # fmt: skip
-    loader = DataLoader(Subset(pairs, missing), batch_size=1, num_workers=workers, collate_fn=_first)
+    encoded = Subset(_Encoded(pairs, names), missing)
+    loader = DataLoader(encoded, batch_size=1, num_workers=workers, collate_fn=_first)
     with (out / RECORDS).open("a", encoding="utf-8") as lines:
-        for number, pair in tqdm(zip(missing, loader, strict=True), total=len(missing), unit="pair"):
-            for part, image in (("lr", pair.lr), ("hr", pair.hr)):
-                write_png(out / part / f"{names[number]}.png", image[0])
-            lines.write(Record(names[number], quality.measure_quality(pair.lr)[0], pair.applied).line())
+        for files in tqdm(loader, total=len(missing), unit="pair"):
+            for part, content in (("lr", files.lr), ("hr", files.hr)):
+                with write_whole(out / part / f"{files.record.name}.png") as temporary:
+                    temporary.write_bytes(content)
+            lines.write(files.record.line())
             lines.flush()
     return len(missing)

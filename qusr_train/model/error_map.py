@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BLOCK = 4  # pixels of the enlarged picture for each pixel of the small one: no detail lies between
+BLOCK = 4  # pixels of the enlarged picture per pixel of the small one: no detail lies between
 DILATIONS = (1, 2, 4, 2, 1)
 LOG_LIMITS = (-8.0, 1.0)  # of ln U in [-1, 1] units: from 0.04 grey levels to all of them
 GREY_LEVELS = 127.5  # of one unit of [-1, 1]

@@ -3,7 +3,7 @@
 Blended tiles normalise every tile by its own statistics, which shifts colours from tile to tile.
 Here every layer runs over all tiles before the next one starts: GroupNorm then uses the statistics
 of the whole image, convolutions see the true pixels around a tile, and attention sees all positions.
-The feature maps wait in host memory: about 0.5 KB for each image pixel and byte of the data type
+The feature maps wait in host memory: about 0.5 KB per image pixel and byte of the data type
 (at 2048 x 2048 in bfloat16 4.3 GB). Device memory holds one tile, and for the attention keys and
 values of at most 2^16 positions (2048 x 2048 image pixels); of larger images they come in parts.
 """

@@ -1,4 +1,4 @@
-"""LoRA layout of QUSR: which layers, which adapter, which scale (DESIGN: the reference's peft set-up).
+"""LoRA layout of QUSR: which layers, which adapter, which scale: the reference's peft set-up.
 
 Three peft adapters share the model: encoder, decoder and others, each of rank 4 on every
 convolution and linear layer whose name matches. peft's default `lora_alpha` is 8, so the

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..errors import InputError
 from .lora import LoraLayer, target_layers
 
 
@@ -29,6 +30,12 @@ class LowRankUpdate(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return weight + (self.alpha / self.down.shape[0]) * (self.up @ self.down).view_as(weight)
 
+    def load(self, layer: LoraLayer) -> None:
+        """Go on with an update of the same rank, whatever its alpha."""
+        with torch.no_grad():
+            self.down.copy_(layer.down.flatten(1))
+            self.up.copy_(layer.up.flatten(1) * (layer.alpha / self.alpha))
+
     def layer(self, weight: Tensor) -> LoraLayer:
         """The update as files have it, a copy on the CPU; `weight` gives the shape."""
         down, up = self.down.detach().cpu().clone(), self.up.detach().cpu().clone()
@@ -37,14 +44,30 @@ class LowRankUpdate(nn.Module):
         return LoraLayer(down, up, self.alpha)
 
 
-def add_merged_lora(model: nn.Module, rank: int) -> None:
-    """Freeze a model and give every target layer a trainable update of the scale 1 (alpha = rank)."""
+def add_merged_lora(model: nn.Module, rank: int, start: dict[str, LoraLayer] | None = None) -> None:
+    """Freeze a model and give every target layer a trainable update of the scale 1 (alpha = rank).
+
+    Args:
+        model: has the target layers.
+        rank: of the updates.
+        start: updates to go on with; layers that are not in it start as no update.
+
+    Raises:
+        InputError: an update of another rank.
+    """
+    start = start or {}
+    others = sorted({layer.down.shape[0] for layer in start.values()} - {rank})
+    if others:
+        raise InputError(f"expected that of the LoRA to go on with, {others[0]}, but got {rank}", field="rank")
     model.requires_grad_(False)
     for name in target_layers(model):
         module = model.get_submodule(name)
         weight = module.weight
         assert isinstance(weight, Tensor)
-        parametrize.register_parametrization(module, "weight", LowRankUpdate(weight, rank, float(rank)))
+        update = LowRankUpdate(weight, rank, float(rank))
+        if name in start:
+            update.load(start[name])
+        parametrize.register_parametrization(module, "weight", update)
 
 
 def extract_merged_lora(model: nn.Module) -> dict[str, LoraLayer]:
@@ -52,7 +75,7 @@ def extract_merged_lora(model: nn.Module) -> dict[str, LoraLayer]:
     found = {}
     for name, module in model.named_modules():
         if parametrize.is_parametrized(module, "weight"):
-            (update,) = module.parametrizations["weight"]  # type: ignore[index, misc]
+            (update,) = module.parametrizations["weight"]
             weight = module.weight
             assert isinstance(update, LowRankUpdate)
             assert isinstance(weight, Tensor)

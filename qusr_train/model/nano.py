@@ -28,7 +28,7 @@ class NanoConfig:
     channels: tuple[int, ...] = (48, 80, 128)
     """Width of each UNet level."""
     blocks: int = 2
-    """Residual blocks for each level, going down and going up."""
+    """Residual blocks per level, going down and going up."""
     heads: int = 4
     """Attention heads of the cross-attention to the prompt."""
     text_dim: int = 64

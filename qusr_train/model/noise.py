@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ def as_variant(name: str) -> Variant:
     """Check a variant's name. Raises ValueError for an unknown one."""
     if name not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, but got {name!r}")
-    return cast(Variant, name)
+    return name
 
 
 def noise_sigma(u_encoded: Tensor, parameters: NoiseParameters) -> Tensor:

@@ -55,7 +55,7 @@ def _tokenizer():  # type: ignore[no-untyped-def]  # tokenizers is imported only
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     lines = MERGES_FILE.read_text(encoding="utf-8").split("\n")
-    merges = [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
+    merges = [(left, right) for left, right in map(str.split, lines[1 : 49152 - 256 - 2 + 1])]
     characters = _byte_characters()
     words = [*characters, *(c + "</w>" for c in characters), *("".join(m) for m in merges)]
     vocabulary = {word: index for index, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}

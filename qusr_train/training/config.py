@@ -32,7 +32,7 @@ class TrainConfig:
     steps: int = 12000
     """Optimiser steps."""
     batch_size: int = 8
-    """Patches for each step and process."""
+    """Patches per step and process."""
     accumulation: int = 1
     """Batches whose gradients are added up for one step."""
     patch: int = 192
@@ -57,6 +57,8 @@ class TrainConfig:
     """Weight of the gradient loss beside the pixel loss (nano)."""
     ssim_weight: float = 0.2
     """Weight of 1 - SSIM beside the pixel loss (nano)."""
+    balance_patches: bool = False
+    """Weigh the pixel and gradient losses of easy patches up and of hard ones down, as PSNR does (nano)."""
     feature_weight: float = 0.0
     """Weight of the distance in EfficientNet-Lite0's features (nano; needs its two packages)."""
     adversarial_weight: float = 0.0
@@ -93,10 +95,12 @@ class TrainConfig:
     """What the CSD loss pushes away from."""
     rank: int = 4
     """LoRA rank (stages `qusr`, `sd21`)."""
+    continue_lora: bool = False
+    """Go on with the LoRA of `init` instead of making it part of the base (stage `qusr`)."""
     uem_channels: int = 64
     """Hidden channels of the UEM (stage `sd21`; nano's are in its file)."""
-    new_uem: bool = False
-    """Start nano with a new UEM, whose map is an expected error, in place of the one in `init`."""
+    add_error_map: bool = False
+    """Give an `init` with the paper's UEM a new one, whose map is an expected error (nano)."""
     add_film: bool = False
     """Let the prompt reach every block of an `init` without that (stage `base`); it changes nothing at first."""
     noise_variant: Literal["paper", "reference"] = "paper"
@@ -219,13 +223,15 @@ class TrainConfig:
             raise InputError("needs stage `sd21` and `pairs`, whose crops are fixed", field="cache_latents")
         if self.shard and (self.stage != "sd21" or self.compile):
             raise InputError("only for stage `sd21`, and not together with `compile`", field="shard")
-        for name in ("feature_weight", "adversarial_weight", "new_uem", "add_film"):
+        for name in ("feature_weight", "adversarial_weight", "add_error_map", "add_film", "balance_patches"):
             if getattr(self, name) and self.stage == "sd21":
                 raise InputError("only for nano, stages `base` and `qusr`", field=name)
         if self.adversarial_weight and self.precision == "fp16":
             raise InputError("its two optimisers need precision `bf16` or `no`", field="adversarial_weight")
-        if self.add_film and (self.stage != "base" or not self.init):
-            raise InputError("only for stage `base` with `init`; a new nano has it anyway", field="add_film")
+        if self.continue_lora and self.stage != "qusr":
+            raise InputError("only for stage `qusr`", field="continue_lora")
+        if self.add_film and self.stage == "qusr":
+            raise InputError("only for stage `base`; stage `qusr` would not train it", field="add_film")
         if self.sharpen_targets and self.degradation != "second_order":
             raise InputError("only for degradation `second_order`", field="sharpen_targets")
 

@@ -25,7 +25,7 @@ _EPS = 1e-6
 
 
 def unit_distance(one: list[Tensor], other: list[Tensor]) -> Tensor:
-    """Sum over the layers of the mean squared difference of unit vectors; float32.
+    """Mean over the layers of the mean squared difference of unit vectors; float32.
 
     Args:
         one, other: features (B, C, h, w) of each layer.
@@ -34,7 +34,7 @@ def unit_distance(one: list[Tensor], other: list[Tensor]) -> Tensor:
     for a, b in zip(one, other, strict=True):
         unit = [f.float() * torch.rsqrt(f.float().square().sum(1, keepdim=True) + _EPS) for f in (a, b)]
         total = total + (unit[0] - unit[1]).square().sum(1).mean()
-    return total
+    return total / len(one)
 
 
 class FeatureLoss(nn.Module):

@@ -90,16 +90,35 @@ def csd_loss(
     return F.mse_loss(z_hq.float(), target)
 
 
-def gradient_loss(x_hq: Tensor, x_gt: Tensor) -> Tensor:
-    """Mean absolute difference of the horizontal and vertical differences: keeps edges as steep as the target's."""
-    dx = (x_hq - x_gt).diff(dim=-1).abs().mean()
-    dy = (x_hq - x_gt).diff(dim=-2).abs().mean()
-    return dx + dy
+def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of (B, C, H, W), each sample times its weight (B,)."""
+    return values.mean() if weights is None else (weights * values.mean((1, 2, 3))).mean()
 
 
-def charbonnier_loss(x_hq: Tensor, x_gt: Tensor, eps: float = 1e-3) -> Tensor:
-    """Smooth L1: mean sqrt(d^2 + eps^2)."""
-    return torch.sqrt((x_hq - x_gt) ** 2 + eps * eps).mean()
+def gradient_loss(x_hq: Tensor, x_gt: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean absolute difference of the horizontal and vertical differences: keeps edges as steep as the target's.
+
+    Args:
+        weights: (B,), of each sample; None is 1.
+    """
+    difference = x_hq - x_gt
+    return _mean(difference.diff(dim=-1).abs(), weights) + _mean(difference.diff(dim=-2).abs(), weights)
+
+
+def charbonnier_loss(x_hq: Tensor, x_gt: Tensor, eps: float = 1e-3, weights: Tensor | None = None) -> Tensor:
+    """Smooth L1: mean sqrt(d^2 + eps^2). `weights` (B,) are the samples'; None is 1."""
+    return _mean(torch.sqrt((x_hq - x_gt) ** 2 + eps * eps), weights)
+
+
+def patch_weights(x_lq: Tensor, x_gt: Tensor) -> Tensor:
+    """Weights (B,) that let easy patches count as much as hard ones: about one over the error of the input.
+
+    PSNR is the logarithm of an error, so that its mean over pictures rewards every picture's gain by its share;
+    a mean error rewards the hardest patches only. 1 at a usual patch's error, at most 3.
+    """
+    with torch.no_grad():
+        error = torch.sqrt((x_lq - x_gt) ** 2 + 1e-6).mean((1, 2, 3))
+        return (0.07 / (error + 0.015)).clamp(max=3.0)
 
 
 def ssim_loss(x_hq: Tensor, x_gt: Tensor) -> Tensor:

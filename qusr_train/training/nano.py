@@ -95,7 +95,12 @@ class QUSRNano(nn.Module):
         vae = PixelUnshuffleVAE(self.unet.config.shuffle)
         context = self.text_encoder(input_ids=token_ids).last_hidden_state
         z_lq = vae.encode(x_lq)
-        u = None if noise is None else self.uem(x_lq)
+        u = None
+        if noise is not None:
+            # In float32: little work, and the gradient of a dilated bf16 convolution (24 channels, channels_last) is
+            # NaN in torch 2.14 on the CPU.
+            with torch.autocast(x_lq.device.type, enabled=False):
+                u = self.uem(x_lq.float())
         # The map must stay a report of the error: without the detach the pixel loss would push it
         # to 0 just to be rid of the noise.
         u_encoded = None if u is None else vae.encode(u.detach())
@@ -138,10 +143,12 @@ class NanoTask:
             if shape.film and not self.start.config.film:
                 unet.film_as_identity()
             unet.load_state_dict({**unet.state_dict(), **self.start.unet})
-            merge(unet, self.start.lora)  # an earlier fine-tuning becomes part of the base
+            if not config.continue_lora:
+                merge(unet, self.start.lora)  # an earlier fine-tuning becomes part of the base
             self.start.unet = {k: v.clone() for k, v in unet.state_dict().items()}
             text_encoder = build_text_encoder(shape, self.start.text_encoder)
-            if "qusr" in self.start.training and not config.new_uem:
+            kept = (shape.uem, shape.uem_channels) == (self.start.config.uem, self.start.config.uem_channels)
+            if kept and "qusr" in self.start.training:
                 uem.load_state_dict(self.start.uem)
             else:
                 _start_unsure(uem)
@@ -154,7 +161,7 @@ class NanoTask:
             uem.requires_grad_(False)
         else:
             text_encoder.requires_grad_(False)
-            add_merged_lora(unet, config.rank)
+            add_merged_lora(unet, config.rank, self.start.lora if self.start and config.continue_lora else None)
         self.noise = NoiseParameters(variant=config.noise_variant, k=config.noise_k, m=config.noise_m, p=config.noise_p)
         self.adversary = Adversary(config) if config.adversarial_weight else None
 
@@ -163,7 +170,7 @@ class NanoTask:
         if self.start is None:
             return NEW
         shape, config = self.start.config, self.config
-        if config.new_uem:
+        if config.add_error_map and shape.uem != NEW.uem:
             shape = dataclasses.replace(shape, uem=NEW.uem, uem_channels=NEW.uem_channels)
         if config.add_film and not shape.film:
             shape = dataclasses.replace(shape, film=NEW.film)
@@ -197,12 +204,13 @@ class NanoTask:
             normal = noise.normal(shape.latent_channels, h, w).to(x_lq.device)
         with autocast():
             x_hq, u = model(x_lq.contiguous(memory_format=torch.channels_last), tokens, normal, self.noise)
-        pixel = losses.charbonnier_loss(x_hq, x_gt)
-        loss = pixel + config.gradient_weight * losses.gradient_loss(x_hq, x_gt)
+        weights = losses.patch_weights(x_lq, x_gt) if config.balance_patches else None
+        pixel = losses.charbonnier_loss(x_hq, x_gt, weights=weights)
+        loss = pixel + config.gradient_weight * losses.gradient_loss(x_hq, x_gt, weights)
         if config.ssim_weight:
             loss = loss + config.ssim_weight * losses.ssim_loss(x_hq, x_gt)
         with torch.no_grad():
-            bicubic = losses.charbonnier_loss(x_lq, x_gt)
+            bicubic = losses.charbonnier_loss(x_lq, x_gt, weights=weights)
             figures = {"pixel_loss": pixel.detach(), "gain_over_bicubic": bicubic / pixel.detach()}
         if self.features is not None:
             with autocast():

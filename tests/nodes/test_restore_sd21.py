@@ -36,7 +36,7 @@ def test_the_command_and_the_nodes_agree(pack: Any, native: SimpleNamespace, bas
     image = torch.rand((1, 3, 17, 22), generator=torch.Generator().manual_seed(3))
     prompt = golden.run("qusr_128").about["prompt"]
     nodes, checkpoint = pack.nodes, pack.qusr_train.checkpoints.load.load_checkpoint(path)
-    models = nodes.native.nano.NanoModels(
+    models = nodes.native.sockets.LoadedModels(
         nodes.native.stable_diffusion.apply_checkpoint(native.model, checkpoint),
         native.clip,
         nodes.native.stable_diffusion.apply_to_vae(native.vae, checkpoint),

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from qusr_train.model.lora import add_adapters, merge, target_layers
+from qusr_train.model.lora import LoraLayer, add_adapters, merge, target_layers
 from qusr_train.model.merged_lora import LowRankUpdate, add_merged_lora, extract_merged_lora
 from qusr_train.model.nano import NanoConfig, NanoUNet
 
@@ -56,6 +56,16 @@ def test_extracted_updates_merged_into_the_original_give_the_same_model(unet: Na
     result = adapted(z, context=context)
     torch.testing.assert_close(unet(z, context=context), result, atol=1e-5, rtol=1e-5)
     assert (result - original).abs().max() > 0.01
+
+
+def test_goes_on_with_updates_of_another_alpha(unet: NanoUNet, adapted: NanoUNet) -> None:
+    z, context = _inputs()
+    lora = extract_merged_lora(adapted)
+    other = {name: LoraLayer(layer.down, layer.up * (RANK / 8.0), 8.0) for name, layer in lora.items()}
+    with pytest.raises(ValueError, match="rank: expected that of the LoRA to go on with, 3, but got 5"):
+        add_merged_lora(unet, 5, other)
+    add_merged_lora(unet, RANK, other)
+    torch.testing.assert_close(unet(z, context=context), adapted(z, context=context), atol=1e-5, rtol=1e-5)
 
 
 def test_equals_pefts_adapters_of_the_same_weights(unet: NanoUNet, adapted: NanoUNet) -> None:

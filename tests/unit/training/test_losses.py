@@ -15,6 +15,7 @@ from qusr_train.training.losses import (
     l2_loss,
     laplace_loss,
     normalized_uncertainty,
+    patch_weights,
     uncertainty_loss,
 )
 from qusr_train.training.perceptual import VGG16, PerceptualLoss, find_backbone
@@ -71,6 +72,19 @@ def test_charbonnier_by_hand() -> None:
     # a 3-4-5 triangle: sqrt(0.003^2 + 0.004^2)
     assert charbonnier_loss(_constant(0.003), _constant(0.0), eps=0.004).item() == pytest.approx(0.005)
     assert charbonnier_loss(_constant(0.7), _constant(0.7)).item() == pytest.approx(1e-3)
+
+
+def test_easy_patches_count_as_much_as_hard_ones() -> None:
+    """Errors of the input 0.055 and 0.335: weights 0.07 / 0.07 and 0.07 / 0.35; a perfect input counts 3 times."""
+    x_gt = torch.zeros(3, 3, 4, 4)
+    x_lq = torch.stack([torch.full((3, 4, 4), value) for value in (0.055, -0.335, 0.0)])
+    weights = patch_weights(x_lq, x_gt)
+    assert weights.tolist() == pytest.approx([1.0, 0.2, 3.0], rel=1e-3)
+    x_hq = torch.stack([torch.full((3, 4, 4), value) for value in (0.5, 0.25, 0.1)])
+    loss = charbonnier_loss(x_hq, x_gt, eps=0.0, weights=weights)
+    assert loss.item() == pytest.approx((0.5 + 0.05 + 0.3) / 3, rel=1e-3)
+    ramp = (torch.arange(5.0) * 0.1).expand(3, 3, 4, 5)
+    assert gradient_loss(ramp, torch.zeros_like(ramp), weights).item() == pytest.approx(0.1 * 4.2 / 3, rel=1e-3)
 
 
 def test_charbonnier_has_a_gradient_at_zero_error() -> None:

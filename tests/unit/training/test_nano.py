@@ -83,7 +83,7 @@ def test_qusr_adds_lora_uem_and_noise_to_an_unchanged_base(base: Path, qusr: Pat
 
 def test_prompt_reaches_every_block_of_an_older_model_when_asked(photos: Path, tmp_path: Path) -> None:
     image, other = torch.rand(1, 3, 6, 5), "very blurry"
-    changes = {"init": str(BUNDLED), "steps": 1, "learning_rate": 1e-9, "new_uem": True}
+    changes = {"init": str(BUNDLED), "steps": 1, "learning_rate": 1e-9, "add_error_map": True}
     kept = load_nano(train(_config(photos, tmp_path / "kept", **changes)))
     added = load_nano(train(_config(photos, tmp_path / "added", add_film=True, **changes)))
     assert (kept.config.film, added.config.film) == (0, NEW.film)
@@ -91,6 +91,14 @@ def test_prompt_reaches_every_block_of_an_older_model_when_asked(photos: Path, t
     assert set(added.unet) - set(kept.unet) == {name for name in added.unet if "film" in name or "prompt_" in name}
     one, same = (Restorer(model)(image, prompt=other).image for model in (kept, added))
     torch.testing.assert_close(one, same, atol=2e-3, rtol=0)
+
+
+def test_finished_lora_can_be_continued(photos: Path, base: Path, qusr: Path, tmp_path: Path) -> None:
+    changes = {"stage": "qusr", "init": str(qusr), "rank": 2, "steps": 1, "learning_rate": 1e-9, "ema": 0.0}
+    before, after = load_nano(qusr), load_nano(train(_config(photos, tmp_path, continue_lora=True, **changes)))
+    assert all(torch.equal(value, load_nano(base).unet[name]) for name, value in after.unet.items())
+    for name, layer in before.lora.items():
+        torch.testing.assert_close(after.lora[name].delta(), layer.delta(), atol=1e-4, rtol=1e-2)
 
 
 def test_state_of_another_shape_is_named(photos: Path, base: Path, tmp_path: Path) -> None:

@@ -90,8 +90,15 @@ def test_resumed_run_equals_a_straight_run_bit_for_bit(photos: Path, straight: P
 
 def test_adversarial_run_resumes_bit_for_bit(photos: Path, tmp_path: Path) -> None:
     """Stage `qusr` with a discriminator: its weights, spectral norms and optimiser belong to the state."""
-    changes = {"stage": "qusr", "init": str(BUNDLED), "steps": 4, "rank": 2, "new_uem": True, "feature_weight": 0.2}
-    changes |= {"adversarial_weight": 0.1, "adversarial_start": 2, "adversarial_ramp": 1, "adversarial_crop": 32}
+    changes = {"stage": "qusr", "init": str(BUNDLED), "steps": 4, "rank": 2, "add_error_map": True}
+    changes |= {
+        "feature_weight": 0.2,
+        "balance_patches": True,
+        "adversarial_weight": 0.1,
+        "adversarial_start": 2,
+        "adversarial_ramp": 1,
+        "adversarial_crop": 32,
+    }
     train(_config(photos, tmp_path / "straight", **changes))
     with pytest.raises(TrainingStopped):
         train(_config(photos, tmp_path / "resumed", **changes), should_stop=_stop_after(3))
