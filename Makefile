@@ -10,7 +10,7 @@ EXTRAS := train,evaluate,captions,eightbit,wandb,dev
 NODE := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 JS_READY := tests/js/node_modules/.ready
 
-.PHONY: demo serve test test-e2e attack lint measure bench bench-train bench-memory parity clean
+.PHONY: demo serve test test-e2e attack lint measure bench bench-train bench-memory gpu parity clean
 
 # --- the environment -------------------------------------------------------------------------
 $(PY):
@@ -73,6 +73,10 @@ bench: $(READY)
 # Time and memory of a training step at SD 2.1's shapes: make bench-train ARGS="--batch 4 --patch 512 --steps 10"
 bench-train: $(READY)
 	@$(PY) -m tests.bench.training $(ARGS)
+
+# Everything that only a GPU can tell, at most ten minutes; on a CPU a tiny form of each part. Writes tests/bench/gpu/DEVICE.md
+gpu: $(READY)
+	$(PY) -m tests.bench.gpu $(ARGS)
 
 # Device memory of each step, whole and in tiles, counted without a device
 bench-memory: $(READY)

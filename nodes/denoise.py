@@ -16,6 +16,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..qusr_train.images.tiling import BLENDS, Blend, Tile, blend_tiles, count_tiles, exact_tiles
+from .native.comfy_types import CONDITIONING, LATENT, MODEL, NOISE
 from .native.host import checkpoint_interrupt, progress
 from .native.sampling import is_one_step
 from .native.sockets import CATEGORY
@@ -38,12 +39,12 @@ class Tiling:
     """See `blend_tiles`."""
 
 
-def reach(model: Any) -> int:
+def reach(model: MODEL) -> int:
     """Latent pixels that a pixel of the result depends on to each side; 0 if it depends on the whole latent."""
     return getattr(model.model.diffusion_model, "receptive_radius", 0)
 
 
-def tiled_model(model: Any, tiling: Tiling, each: Callable[[], None]) -> Any:
+def tiled_model(model: MODEL, tiling: Tiling, each: Callable[[], None]) -> Any:
     """A clone of a MODEL that predicts tile by tile.
 
     A model of bounded reach gets tiles with so much margin that the result is that of the whole latent. The others
@@ -87,13 +88,13 @@ def _is_plane(value: Any, latent: Tensor) -> bool:
 
 
 def one_step(
-    model: Any,
-    conditioning: Any,
-    latent: dict[str, Any],
-    noise: Any,
+    model: MODEL,
+    conditioning: CONDITIONING,
+    latent: LATENT,
+    noise: NOISE,
     tiling: Tiling = Tiling(),
     strength: float = 1.0,
-) -> dict[str, Any]:
+) -> LATENT:
     """Run the denoiser's single step through ComfyUI's own sampler, image by image.
 
     Args:
@@ -148,7 +149,7 @@ def one_step(
     return {**latent, "samples": restored}
 
 
-def noise_by_image(noise: Any, latent: dict[str, Any]) -> Callable[[int], Tensor]:
+def noise_by_image(noise: NOISE, latent: LATENT) -> Callable[[int], Tensor]:
     """The noise (1, C, h, w) of each image of a LATENT: one at a time if the NOISE can, else cut from the whole."""
     if hasattr(noise, "of_image"):
         return lambda index: noise.of_image(latent, index)
@@ -156,7 +157,7 @@ def noise_by_image(noise: Any, latent: dict[str, Any]) -> Callable[[int], Tensor
     return lambda index: whole[index : index + 1]
 
 
-def _one_of(conditioning: Any, one: slice, batch: int) -> Any:
+def _one_of(conditioning: CONDITIONING, one: slice, batch: int) -> Any:
     """One image's share of a CONDITIONING with one prompt, or a prompt for each."""
     own = conditioning[0][0].shape[0] == batch
 
@@ -174,8 +175,8 @@ def _one_of(conditioning: Any, one: slice, batch: int) -> Any:
 
 
 def _restore_one(
-    model: Any,
-    conditioning: Any,
+    model: MODEL,
+    conditioning: CONDITIONING,
     sample: Tensor,
     injected: Tensor,
     mask: Tensor | None,
@@ -286,10 +287,10 @@ class QUSROneStepDenoise(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        conditioning: Any,
-        latent: Any,
-        noise: Any,
+        model: MODEL,
+        conditioning: CONDITIONING,
+        latent: LATENT,
+        noise: NOISE,
         strength: float,
         tile: int,
         overlap: int,

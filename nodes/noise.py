@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..qusr_train.model.noise import SEED_RULES, VARIANTS, NoiseParameters, SeedRule, as_variant, noise_sigma
 from ..qusr_train.model.sobel import sobel_sigma
+from .native.comfy_types import VAE
 from .native.host import image_out
 from .native.noise import AdaptiveNoise
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
@@ -21,7 +22,7 @@ _UNSET = -1.0  # what workflows of version 0.1 hold in k, m, p and delta for "as
 
 
 def adaptive_noise(
-    vae: Any,
+    vae: VAE,
     uncertainty: Uncertainty,
     seed: int,
     parameters: NoiseParameters,
@@ -155,7 +156,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        vae: Any,
+        vae: VAE,
         uncertainty: Uncertainty,
         seed: int,
         strength: float,

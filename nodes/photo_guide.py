@@ -7,12 +7,13 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from .native.comfy_types import CONDITIONING, MODEL
 from .native.host import check_image
 from .native.photo_guide import guide_of, guided_conditioning
 from .native.sockets import CATEGORY
 
 
-def guide_by_photo(model: Any, conditioning: Any, rgb: Tensor) -> Any:
+def guide_by_photo(model: MODEL, conditioning: CONDITIONING, rgb: Tensor) -> Any:
     """The CONDITIONING with what the MODEL wants to know of the photos (B, 3, H, W); as it is for most models."""
     guide = guide_of(model)
     return conditioning if guide is None else guided_conditioning(guide, conditioning, rgb)
@@ -40,5 +41,5 @@ class QUSRPhotoGuide(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, conditioning: Any, image: Tensor) -> io.NodeOutput:
+    def execute(cls, model: MODEL, conditioning: CONDITIONING, image: Tensor) -> io.NodeOutput:
         return io.NodeOutput(guide_by_photo(model, conditioning, check_image(image).rgb))

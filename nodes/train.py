@@ -21,7 +21,7 @@ from ..qusr_train.images.read import read_image
 from ..qusr_train.images.write import to_picture
 from ..qusr_train.training.config import TrainConfig, load_config_file
 from ..qusr_train.training.plot import loss_plot
-from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics
+from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics, stop_file
 from .native.errors import input_names, without_flags
 from .native.host import checkpoint_interrupt, image_out, progress, register_model_folder
 from .native.places import (
@@ -97,10 +97,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "ACCELERATE_USE_CPU": "true"} if cpu else dict(os.environ)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to save and stop; kill it when it does not."""
+def _stop(process: subprocess.Popen[bytes], ask: Path) -> None:
+    """Ask the process to save and stop; kill it when it does not.
+
+    A file asks, since `terminate` kills at once on Windows.
+    """
     if process.poll() is None:
-        process.terminate()
+        ask.touch()
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -121,6 +124,8 @@ def train_in_process(config: TrainConfig) -> None:
     with write_whole(settings) as temporary:
         temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
     command = [sys.executable, "-m", "qusr_train", "train", str(settings)]
+    ask = stop_file(out, config.stage)
+    ask.unlink(missing_ok=True)
     bar, shown = progress(config.steps), -1
     with (out / "train.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=log, stderr=subprocess.STDOUT)
@@ -133,7 +138,7 @@ def train_in_process(config: TrainConfig) -> None:
                     bar.update_absolute(shown, config.steps, ("JPEG", to_picture(loss_plot(lines)), 512))
                 time.sleep(0.3)
         finally:
-            _stop(process)
+            _stop(process, ask)
     if process.returncode:
         words = (out / "train.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         ending = without_flags(" ".join(words[-3:]), init="base_folder")

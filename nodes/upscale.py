@@ -15,6 +15,7 @@ from ..qusr_train.model.noise import SeedRule, image_seed
 from .denoise import Tiling, one_step
 from .dial import chosen, detail_input, preset_input
 from .enlarge import LONGEST_SIDE, MEGAPIXELS, TRAINED, enlarge_to, size_inputs, size_value
+from .native.comfy_types import CLIP, MODEL, VAE
 from .native.dial import Turned
 from .native.host import CheckedImage, Stack, check_image, checkpoint_interrupt, image_out, one_bar
 from .native.nano import NanoLatents, load_nano_models
@@ -139,9 +140,9 @@ class QUSRUpscale(io.ComfyNode):
         strength: list[float],
         noise_strength: list[float],
         color_fix: list[str],
-        model: list[Any] | None = None,
-        clip: list[Any] | None = None,
-        vae: list[Any] | None = None,
+        model: list[MODEL] | None = None,
+        clip: list[CLIP] | None = None,
+        vae: list[VAE] | None = None,
         uem: list[LoadedUEM] | None = None,
         tiles: list[PhotoTiles] | None = None,
         seeds: list[SeedRule] | None = None,
@@ -220,7 +221,7 @@ def share_prompts(prompts: list[str], batches: list[Tensor], what: str = "images
     return shared
 
 
-def denoiser_tiling(model: Any, samples: Tensor) -> Tiling:
+def denoiser_tiling(model: MODEL, samples: Tensor) -> Tiling:
     """Tiles for a latent; none when it is small enough to go through whole."""
     tiling = NANO_TILES if isinstance(model.model.latent_format, NanoLatents) else SD_TILES
     return tiling if samples.shape[-2] * samples.shape[-1] > tiling.tile**2 else Tiling()

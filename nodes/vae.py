@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..qusr_train.model.exact_vae import ExactVAE
 from ..qusr_train.model.noise import seeded_noise
+from .native.comfy_types import LATENT
 from .native.exact_vae import native_layers
 from .native.host import check_image, checkpoint_interrupt, progress
 from .native.sockets import CATEGORY
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 
 MODES = ("exact", "blended")
 WHOLE = 0
-SIZE = "qusr_size"  # key of a LATENT: height and width of the image before padding
 FIRST_TILE, SMALLEST_TILE = 1024, 128  # image pixels
 
 
@@ -268,7 +268,7 @@ class QUSRDecode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: dict[str, Any], vae: Any, tile: int, tiles: str) -> io.NodeOutput:
+    def execute(cls, latent: LATENT, vae: Any, tile: int, tiles: str) -> io.NodeOutput:
         return io.NodeOutput(decode_latent(vae, latent, tile, tiles))
 
 
@@ -301,13 +301,13 @@ def encode_latent(vae: Any, rgb: Tensor, tile: int = WHOLE, mode: str = "exact",
         block = vae.spacial_compression_encode()
         height, width = (-(-side // block) for side in rgb.shape[1:3])
         noise = seeded_noise((rgb.shape[0], vae.latent_channels, height, width), seed)
-    return {"samples": encode(vae, rgb, tile, mode, noise), SIZE: tuple(rgb.shape[1:3])}
+    return {"samples": encode(vae, rgb, tile, mode, noise), "qusr_size": (rgb.shape[1], rgb.shape[2])}
 
 
-def decode_latent(vae: Any, latent: dict[str, Any], tile: int = WHOLE, mode: str = "exact") -> Tensor:
+def decode_latent(vae: Any, latent: LATENT, tile: int = WHOLE, mode: str = "exact") -> Tensor:
     """IMAGE of a LATENT, without the rows and columns that `encode_latent` added."""
     image = decode(vae, latent["samples"], tile, mode)
-    height, width = latent.get(SIZE, image.shape[1:3])
+    height, width = latent["qusr_size"] if "qusr_size" in latent else (image.shape[1], image.shape[2])
     block = vae.spacial_compression_decode()
     if image.shape[1] - height in range(block) and image.shape[2] - width in range(block):
         image = image[:, :height, :width]  # unless a node in between resized the latent

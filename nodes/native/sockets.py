@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...qusr_train.model.map_calibration import MapCalibration
 from ...qusr_train.model.noise import NoiseParameters
+from .comfy_types import CLIP, MODEL, VAE
 
 CATEGORY = "image/upscaling/QUSR"
 
@@ -36,9 +37,9 @@ class LoadedUEM:
 class LoadedModels:
     """What a loader's four sockets carry, nano's or SD 2.1's."""
 
-    model: Any
-    clip: Any
-    vae: Any
+    model: MODEL
+    clip: CLIP
+    vae: VAE
     uem: LoadedUEM
 
 

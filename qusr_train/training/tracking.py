@@ -100,6 +100,11 @@ class Tracking:
             self.accelerator.get_tracker("wandb").log_images({name: [to_picture(sheet)]}, step=step)
 
 
+def stop_file(out: Path, stage: str) -> Path:
+    """A file whose appearance asks the command `train` to save and stop: the same on every system."""
+    return out / f"{stage}.stop"
+
+
 def metrics_file(out: Path, stage: str) -> Path:
     """Where a run writes its curves, one JSON object on each line."""
     return out / f"{stage}.metrics.jsonl"

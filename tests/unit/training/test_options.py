@@ -103,7 +103,7 @@ def test_tensorboard_holds_curves_and_pictures(photos: Path, tmp_path: Path) -> 
     events = EventAccumulator(str(tmp_path / "logs" / "base"))
     events.Reload()
     assert [point.step for point in events.Scalars("pixel_loss")] == [1, 2]
-    assert events.Tags()["images"] == ["input, result, target, uncertainty"]
+    assert events.Tags()["images"] == ["samples: input, result, target, uncertainty"]
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
