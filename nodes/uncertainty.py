@@ -24,6 +24,7 @@ from .denoise import one_step
 from .native.host import check_image, checkpoint_interrupt, image_out, match_batch, progress
 from .native.nano import load_nano_models
 from .native.noise import AdaptiveNoise
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
 from .native.view_files import uncertainty_files
 from .prompt import encode_tiles
@@ -119,6 +120,7 @@ class QUSRUncertainty(io.ComfyNode):
             node_id="QUSRUncertainty",
             display_name="QUSR Uncertainty",
             category=CATEGORY,
+            **found_by("confidence, error map, detail mask, trust mask, super resolution"),
             description="Where will the model have to guess? Low on flat areas, high on texture, edges and text.",
             inputs=[
                 io.Image.Input(
@@ -166,11 +168,13 @@ class QUSRUncertainty(io.ComfyNode):
 
 class QUSRUncertaintyView(io.ComfyNode):
     @classmethod
+    @advanced("range_min", "range_max")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRUncertaintyView",
             display_name="QUSR Uncertainty View",
             category=CATEGORY,
+            **found_by("heatmap, overlay, confidence, error map"),
             description="Look into the uncertainty map: over the photo, with its true values under the pointer.",
             inputs=[
                 UncertaintySocket.Input("uncertainty", tooltip="From QUSR Uncertainty or QUSR Upscale."),
@@ -186,7 +190,12 @@ class QUSRUncertaintyView(io.ComfyNode):
                     tooltip="Ends of the colour scale. auto: 0 to maximum. percentile: 1 to 99 %. fixed: as below.",
                 ),
                 io.Float.Input(
-                    "range_min", default=0.0, min=0.0, max=1000.0, step=0.01, tooltip="Lower end of a fixed range."
+                    "range_min",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.01,
+                    tooltip="Lower end of a fixed range.",
                 ),
                 io.Float.Input(
                     "range_max",

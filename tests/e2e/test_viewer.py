@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from qusr_train.model.nano import PixelUnshuffleVAE
 from qusr_train.model.noise import injected_noise, noise_sigma, seeded_noise
 from qusr_train.restore import Restorer
 from tests.support.comfyui import Server, base_directory
+from tests.support.examples import STEPS, UPSCALE, example
 
 from .driver import ComfyPage, graph, node
 
@@ -67,7 +67,7 @@ def wait_shown(comfy: ComfyPage) -> None:
     comfy.viewer.locator(".qusr-hint").wait_for(state="hidden")
 
 
-def open_and_run(comfy: ComfyPage, workflow: str = "qusr_separate_nodes") -> None:
+def open_and_run(comfy: ComfyPage, workflow: str = STEPS) -> None:
     comfy.load(workflow)
     assert comfy.run() == "success"
     wait_shown(comfy)
@@ -224,7 +224,7 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
     assert comfy.widget(VIEW, "colormap") == "turbo", "something was undone"
     wait_shown(comfy)
 
-    comfy.load("qusr_upscale")
+    comfy.load(UPSCALE)
     assert "Run the workflow" in hint.inner_text()
     comfy.switch_tab(-2)
     assert comfy.value("window.app.graph.id") == saved["id"]
@@ -248,7 +248,7 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
 
 def test_result_is_kept_for_its_tab_when_the_run_is_faster_than_the_answer_to_it(comfy: ComfyPage) -> None:
     """ComfyUI keeps a tab's results only if the queue request is answered before the nodes have run."""
-    comfy.load("qusr_separate_nodes")
+    comfy.load(STEPS)
     comfy.value(
         """() => {
           const { api } = window.app;
@@ -264,7 +264,7 @@ def test_result_is_kept_for_its_tab_when_the_run_is_faster_than_the_answer_to_it
     assert comfy.run() == "success"
     wait_shown(comfy)
     saved = comfy.value("window.app.graph.serialize()")
-    comfy.load("qusr_upscale")
+    comfy.load(UPSCALE)
     assert "Run the workflow" in comfy.viewer.locator(".qusr-hint").inner_text()
     comfy.switch_tab(-2)
     assert comfy.value("window.app.graph.id") == saved["id"]
@@ -278,7 +278,7 @@ def calibrated_workflow(server: Server) -> Iterator[dict[str, Any]]:
     path = base_directory() / "models" / "qusr" / name
     meaning = MapCalibration(((0.0, 0.0), (1.0, 100.0)), (TrustLevel(8.0, 0.9, 10.0),), "a test")
     save_nano(path, dataclasses.replace(load_nano(), calibration=meaning))
-    workflow = json.loads((ROOT / "example_workflows" / "qusr_separate_nodes.json").read_text(encoding="utf-8"))
+    workflow = example(STEPS)
     loader = next(other for other in workflow["nodes"] if other["type"] == "QUSRNanoLoader")
     loader["widgets_values"] = [1.0, name]
     yield workflow
