@@ -272,7 +272,7 @@ def upscale_batch(
             bar.update(1)
     return (
         results.whole,
-        Uncertainty(maps.whole, uem.noise, uem.latent_scale, uncertainty.estimator),
+        dataclasses.replace(uncertainty, map=maps.whole),
         enlarged.whole,
         "\n".join(prompts),
     )

@@ -126,7 +126,8 @@ def _vae(config: NanoConfig) -> Any:
 def _uem(checkpoint: NanoCheckpoint) -> LoadedUEM:
     uem = checkpoint.config.build_uem()
     uem.load_state_dict(checkpoint.uem)
-    return LoadedUEM(managed(uem.eval().requires_grad_(False)), checkpoint.noise, checkpoint.latent_scale)
+    meaning = checkpoint.map_calibration
+    return LoadedUEM(managed(uem.eval().requires_grad_(False)), checkpoint.noise, checkpoint.latent_scale, meaning)
 
 
 def _less_lora(model: Any, patches: dict[str, Any], strength: float, detail: float) -> Turned:
