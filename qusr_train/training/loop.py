@@ -9,25 +9,24 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
-from ..data.samples import Batch, Sample, collate
+from ..data.samples import Batch, collate
 from ..errors import InputError, RunError
 from ..out_of_memory import is_out_of_memory
-from ..restore import RestoresPhotos
+from .average import WeightAverage
 from .config import TrainConfig
-from .discriminator import Adversary
 from .optimizer import learning_rate_factor, make_optimizer
 from .recipe import data_digest, settings, versions, write_card
 from .state import CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
-from .step import Autocast, StepNoise, StepResult
+from .step import StepNoise, StepResult
+from .task import Task, make_task
 from .tracking import Tracking, sample_sheet
 from .validation import Validation
 from .watch import NaNWatch, RunningMeans
@@ -38,35 +37,8 @@ PATIENCE = timedelta(hours=12)
 """How long processes wait for each other, while one encodes a large data set or validates."""
 
 
-class Task(Protocol):
-    """A model with its losses: `NanoTask`, `SD21Task`."""
-
-    model: Any
-    """nn.Module with everything that is trained by the main optimiser, its UEM under `uem`."""
-    adversary: Adversary | None
-    """Trained against the model by its own optimiser."""
-
-    def prepare(self, device: torch.device) -> None: ...
-    def compile(self) -> None: ...
-    def dataset(self, length: int) -> Dataset[Sample]: ...
-    def step(self, model: nn.Module, batch: Batch, noise: StepNoise, autocast: Autocast) -> StepResult: ...
-    def export(self, weights: dict[str, Tensor], path: Path, summary: dict[str, Any]) -> None: ...
-    def restorer(self, weights: dict[str, Tensor]) -> AbstractContextManager[RestoresPhotos]: ...
-
-
 class TrainingStopped(RunError):
     """The run was asked to stop and has saved its state."""
-
-
-def make_task(config: TrainConfig) -> Task:
-    """The task of a stage; heavy libraries are imported only for the one in use."""
-    if config.stage == "sd21":
-        from .sd21 import SD21Task
-
-        return SD21Task(config)
-    from .nano import NanoTask
-
-    return NanoTask(config)
 
 
 def train(config: TrainConfig, task: Task | None = None, should_stop: Callable[[], bool] = lambda: False) -> Path:
@@ -124,9 +96,7 @@ class _Run:
         self.finished = self.out / f"{config.stage}.safetensors"
         self.first = 0
         self.random: dict[str, Tensor] = {}
-        self.average: dict[str, Tensor] = {}
-        if config.ema:
-            self.average = {k: v.detach().clone() for k, v in model.named_parameters() if k in self.names}
+        self.average = WeightAverage({k: v for k, v in model.named_parameters() if k in self.names}, config.ema)
         state = load_state(self.state_file, config, self.joint_batch) if self.state_file.exists() else None
         if state:
             if self.names - state.model.keys():
@@ -136,7 +106,7 @@ class _Run:
             model.load_state_dict({k: v for k, v in state.model.items() if k in self.names}, strict=False)
             self.optimizer.load_state_dict(state.optimizer)
             self.first, self.random = state.step, state.random
-            self.average = state.average if config.ema else {}
+            self.average.resume(state.average)
             log.info("resuming at step %d", self.first)
         self.means = RunningMeans(state.shown if state else {})
         self.nan = NaNWatch(self.accelerator, self.out)
@@ -149,7 +119,7 @@ class _Run:
         scaler = getattr(self.accelerator, "scaler", None)
         if state and state.scaler and scaler is not None:
             scaler.load_state_dict(state.scaler)
-        self.average = {k: v.to(self.accelerator.device) for k, v in self.average.items()}
+        self.average.to(self.accelerator.device)
         self.tracking = Tracking(self.accelerator, config, self.first) if self.main else None
         self.about["data"] = data_digest(config) if self.main else {}
 
@@ -178,7 +148,7 @@ class _Run:
                 result = self._batch(step, part, Batch(*collated))
                 if part < config.accumulation - 1:
                     continue
-                self._average(step)
+                self.average.update(step, dict(self.task.model.named_parameters()))
                 bar.update()
                 done = step + 1
                 logging_now = done % config.log_every == 0 or done == config.steps
@@ -198,7 +168,7 @@ class _Run:
                     raise TrainingStopped(f"stopped at step {done}; the same command goes on from there")
         bar.close()
         if self.main and not self.finished.exists():  # lost after the last step
-            self.task.export(self._weights(), self.finished, self._summary(max(self.first, config.steps)))
+            self.task.export(self.average.weights, self.finished, self._summary(max(self.first, config.steps)))
         accelerator.wait_for_everyone()
         accelerator.end_training()  # on all processes: it ends their group as well as the trackers
         return self.finished
@@ -243,18 +213,6 @@ class _Run:
         flag = torch.tensor(float(should_stop()), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, reduction="sum").item())
 
-    def _average(self, step: int) -> None:
-        if not self.config.ema:
-            return
-        decay = min(self.config.ema, (step + 1) / (step + 10))
-        trained = dict(self.task.model.named_parameters())
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.values()), [trained[name] for name in self.average], 1 - decay)
-
-    def _weights(self) -> dict[str, Tensor]:
-        """What is exported: averaged weights, or none to take the model's own."""
-        return self.average if self.config.ema else {}
-
     def _log(self, done: int, result: StepResult, bar: Any) -> None:
         config = self.config
         if self.tracking is None:
@@ -282,12 +240,12 @@ class _Run:
         accelerator = self.accelerator
         # Sharded weights are gathered from all processes, which therefore restore the same picture together.
         share = (0, 1) if self.config.shard else (accelerator.process_index, accelerator.num_processes)
-        with self.task.restorer(self._weights()) as restorer, accelerator.autocast():
+        with self.task.restorer(self.average.weights) as restorer, accelerator.autocast():
             shown = validation.restore(restorer, *share)
         accelerator.wait_for_everyone()
         if self.tracking is not None:
             if validation.judge(done, shown, self.tracking):
-                self.task.export(self._weights(), validation.path(done), self._summary(done))
+                self.task.export(self.average.weights, validation.path(done), self._summary(done))
             validation.forget_worse()
             write_card(self.out / "README.md", self.finished.name, self._summary(done))
         accelerator.wait_for_everyone()
@@ -307,13 +265,13 @@ class _Run:
             return
         try:
             summary = self._summary(done)
-            self.task.export(self._weights(), self.finished, summary)
+            self.task.export(self.average.weights, self.finished, summary)
             scaler = getattr(self.accelerator, "scaler", None)
             state = TrainState(
                 step=done,
                 model={k: v.detach() for k, v in self.task.model.named_parameters() if k in self.names},
                 optimizer=self.optimizer.state_dict(),
-                average=self.average,
+                average=self.average.weights,
                 shown=self.means.read(),
                 scaler=scaler.state_dict() if scaler is not None else {},
                 random=random_state(),
