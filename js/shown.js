@@ -24,6 +24,9 @@ function update(node) {
     if (Boolean(widget.hidden) === hide) continue;
     widget.hidden = hide;
     widget.options = { ...widget.options, hidden: hide };
+    // The classic renderer leaves a row for a hidden widget unless that has no height; -4 takes the gap below it too.
+    if (hide) widget.computeSize = () => [0, -4];
+    else delete widget.computeSize;
     changed = true;
   }
   if (!changed) return;

@@ -12,7 +12,8 @@ from .driver import ComfyPage, graph, node
 LABELS = """(type) => {
   const node = window.app.graph.nodes.find((n) => n.type === type);
   const vue = document.querySelector(`[data-node-id="${node.id}"]`);
-  const seen = vue && [...vue.querySelectorAll("*")].filter((e) => !e.children.length).map((e) => e.textContent.trim());
+  const label = (e) => !e.children.length && !e.closest("[role=combobox], [role=listbox], .p-select, select, button");
+  const seen = vue && [...vue.querySelectorAll("*")].filter(label).map((e) => e.textContent.trim());
   return node.widgets
     .filter((w) => (seen ? seen.includes(w.label ?? w.name) : node.isWidgetVisible(w)))
     .map((w) => w.name);
