@@ -1,16 +1,18 @@
 # `make demo` runs the example in a real ComfyUI, `make test` runs every test, `make serve` opens ComfyUI.
-# Each installs what it needs into .venv; set COMFYUI_PATH to use your own ComfyUI.
+# Each installs what it needs into .venv; set COMFYUI_PATH to use your own ComfyUI, of any version since 0.3.75.
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 EXTRAS := train,evaluate,captions,eightbit,wandb,dev
+# Another COMFYUI_PATH than last time: its own requirements and front end have to be installed.
+$(shell [ "$$(cat $(READY) 2>/dev/null)" = "$(COMFYUI_PATH)" ] || rm -f $(READY))
 # Node.js comes with the Python packages: the tests do not depend on what the machine has.
 NODE := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 JS_READY := tests/js/node_modules/.ready
 
-.PHONY: demo serve test test-e2e attack lint measure bench bench-train bench-memory parity clean
+.PHONY: demo serve test test-e2e attack lint measure bench bench-train bench-memory gpu parity clean
 
 # --- the environment -------------------------------------------------------------------------
 $(PY):
@@ -24,7 +26,7 @@ $(READY): $(PY) pyproject.toml requirements.txt tests/support/comfyui.py
 	@$(PY) -m pip install torch torchvision > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
 	@$(PY) -m pip install -e ".[$(EXTRAS)]" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
 	@$(PY) -c 'from tests.support.comfyui import install_requirements; install_requirements()'
-	@touch $@
+	@printf '%s' "$(COMFYUI_PATH)" > $@
 
 $(JS_READY): $(READY) tests/js/package.json tests/js/package-lock.json
 	@cd tests/js && $(NODE) npm ci --silent --no-audit --no-fund || \
@@ -73,6 +75,10 @@ bench: $(READY)
 # Time and memory of a training step at SD 2.1's shapes: make bench-train ARGS="--batch 4 --patch 512 --steps 10"
 bench-train: $(READY)
 	@$(PY) -m tests.bench.training $(ARGS)
+
+# Everything that only a GPU can tell, at most ten minutes; on a CPU a tiny form of each part. Writes tests/bench/gpu/DEVICE.md
+gpu: $(READY)
+	$(PY) -m tests.bench.gpu $(ARGS)
 
 # Device memory of each step, whole and in tiles, counted without a device
 bench-memory: $(READY)

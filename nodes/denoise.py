@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..qusr_train.images.tiling import BLENDS, Blend, Tile, blend_tiles, count_tiles, exact_tiles
+from .native.comfy_types import CONDITIONING, LATENT, MODEL, NOISE
 from .native.host import checkpoint_interrupt, progress
+from .native.oom import WHOLE, halve_until_it_fits
 from .native.sampling import is_one_step
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
-
-log = logging.getLogger(__name__)
-
 
 SMALLEST_TILE = 32  # latent pixels
 
@@ -38,12 +37,12 @@ class Tiling:
     """See `blend_tiles`."""
 
 
-def reach(model: Any) -> int:
+def reach(model: MODEL) -> int:
     """Latent pixels that a pixel of the result depends on to each side; 0 if it depends on the whole latent."""
     return getattr(model.model.diffusion_model, "receptive_radius", 0)
 
 
-def tiled_model(model: Any, tiling: Tiling, each: Callable[[], None]) -> Any:
+def tiled_model(model: MODEL, tiling: Tiling, each: Callable[[], None]) -> Any:
     """A clone of a MODEL that predicts tile by tile.
 
     A model of bounded reach gets tiles with so much margin that the result is that of the whole latent. The others
@@ -87,13 +86,13 @@ def _is_plane(value: Any, latent: Tensor) -> bool:
 
 
 def one_step(
-    model: Any,
-    conditioning: Any,
-    latent: dict[str, Any],
-    noise: Any,
+    model: MODEL,
+    conditioning: CONDITIONING,
+    latent: LATENT,
+    noise: NOISE,
     tiling: Tiling = Tiling(),
     strength: float = 1.0,
-) -> dict[str, Any]:
+) -> LATENT:
     """Run the denoiser's single step through ComfyUI's own sampler, image by image.
 
     Args:
@@ -148,7 +147,7 @@ def one_step(
     return {**latent, "samples": restored}
 
 
-def noise_by_image(noise: Any, latent: dict[str, Any]) -> Callable[[int], Tensor]:
+def noise_by_image(noise: NOISE, latent: LATENT) -> Callable[[int], Tensor]:
     """The noise (1, C, h, w) of each image of a LATENT: one at a time if the NOISE can, else cut from the whole."""
     if hasattr(noise, "of_image"):
         return lambda index: noise.of_image(latent, index)
@@ -156,7 +155,7 @@ def noise_by_image(noise: Any, latent: dict[str, Any]) -> Callable[[int], Tensor
     return lambda index: whole[index : index + 1]
 
 
-def _one_of(conditioning: Any, one: slice, batch: int) -> Any:
+def _one_of(conditioning: CONDITIONING, one: slice, batch: int) -> Any:
     """One image's share of a CONDITIONING with one prompt, or a prompt for each."""
     own = conditioning[0][0].shape[0] == batch
 
@@ -174,8 +173,8 @@ def _one_of(conditioning: Any, one: slice, batch: int) -> Any:
 
 
 def _restore_one(
-    model: Any,
-    conditioning: Any,
+    model: MODEL,
+    conditioning: CONDITIONING,
     sample: Tensor,
     injected: Tensor,
     mask: Tensor | None,
@@ -184,47 +183,38 @@ def _restore_one(
     place: tuple[int, int],
 ) -> Tensor:
     """One image of a batch, `place` being its index and the batch's size."""
-    management = comfy.model_management
     size = (sample.shape[-2], sample.shape[-1])
-    tile, overlap = (tiling.tile if 0 < tiling.tile < max(size) else 0), tiling.overlap
-    while True:
-        overlap = min(overlap, tile // 2) if tile else overlap
-        tiles = (count_tiles(*size, tile, 0 if reach(model) else overlap)) if tile else 1
+
+    def attempt(tile: int) -> Tensor:
+        overlap = tiling.overlap if tile == tiling.tile else tiling.overlap or tile // 4
+        overlap = min(overlap, tile // 2)
+        tiles = count_tiles(*size, tile, 0 if reach(model) else overlap) if tile else 1
         bar = progress(tiles * place[1], "tiles")
         bar.update_absolute(tiles * place[0])
 
-        def each(bar: Any = bar) -> None:
+        def each() -> None:
             bar.update(1)
             checkpoint_interrupt()
 
-        try:
-            guider = comfy.samplers.CFGGuider(
-                tiled_model(model, Tiling(tile, overlap, tiling.blend), each) if tile else model
-            )
-            guider.inner_set_conds({"positive": conditioning})
-            restored = guider.sample(
-                injected,
-                sample,
-                comfy.samplers.ksampler("euler"),
-                torch.tensor([1.0, 0.0]),
-                denoise_mask=mask,
-                disable_pbar=True,
-                seed=seed,
-            ).to(management.intermediate_device())
-            break
-        except management.OOM_EXCEPTION:
-            pass  # go on outside: the exception keeps the tensors of its frames alive
-        if tile and tile <= SMALLEST_TILE:
-            raise RuntimeError(
-                f"model: out of memory even with tiles of {SMALLEST_TILE} latent pixels; close other programs that use "
-                "the GPU, or start ComfyUI with --lowvram"
-            )
-        tile = max(SMALLEST_TILE, (tile or max(size)) // 2 // 8 * 8)
-        overlap = overlap or tile // 4
-        management.soft_empty_cache()
-        log.warning("QUSR: out of memory in the denoiser, trying again with tiles of %d latent pixels", tile)
-    if not tile:
-        each()
+        guider = comfy.samplers.CFGGuider(
+            tiled_model(model, Tiling(tile, overlap, tiling.blend), each) if tile else model
+        )
+        guider.inner_set_conds({"positive": conditioning})
+        restored = guider.sample(
+            injected,
+            sample,
+            comfy.samplers.ksampler("euler"),
+            torch.tensor([1.0, 0.0]),
+            denoise_mask=mask,
+            disable_pbar=True,
+            seed=seed,
+        ).to(comfy.model_management.intermediate_device())
+        if tile == WHOLE:
+            each()
+        return restored
+
+    tile = tiling.tile if 0 < tiling.tile < max(size) else WHOLE
+    restored = halve_until_it_fits(attempt, tile, max(size) // 2, SMALLEST_TILE, place="model", unit="latent pixels")
     if not torch.isfinite(restored).all():
         raise RuntimeError(
             "model: the result has NaN or infinite values; the model overflows in half precision on this device. "
@@ -235,11 +225,13 @@ def _restore_one(
 
 class QUSROneStepDenoise(io.ComfyNode):
     @classmethod
+    @advanced("tile", "overlap", "blend")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSROneStepDenoise",
             display_name="QUSR One-Step Denoise",
             category=CATEGORY,
+            **found_by("denoise, denoiser, sampler, ksampler, one step, super resolution, upscale, tiled diffusion"),
             description="Adds the noise, predicts the residual once and subtracts it (paper equations 1-2 and 7).",
             inputs=[
                 io.Model.Input("model", tooltip="From a QUSR loader."),
@@ -286,10 +278,10 @@ class QUSROneStepDenoise(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        conditioning: Any,
-        latent: Any,
-        noise: Any,
+        model: MODEL,
+        conditioning: CONDITIONING,
+        latent: LATENT,
+        noise: NOISE,
         strength: float,
         tile: int,
         overlap: int,

@@ -7,7 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..qusr_train.presets import PRESETS
-from .native.dial import Turned, turn
+from .native.comfy_types import MODEL
+from .native.dial import Turned, has_base, turn
 
 DIAL, CUSTOM = "dial", "custom"
 
@@ -37,10 +38,12 @@ def detail_input() -> Any:
     )
 
 
-def chosen(model: Any, preset: str, detail: float, strength: float, noise_strength: float) -> Turned:
+def chosen(model: MODEL, preset: str, detail: float, strength: float, noise_strength: float) -> Turned:
     """The MODEL with the shares of residual and noise that a preset, the dial or the two strengths come to."""
     if preset == DIAL:
         return turn(model, detail)
     if preset == CUSTOM:
         return Turned(model, strength, noise_strength)
-    return Turned(model, PRESETS[preset].strength, PRESETS[preset].noise)
+    named, base = PRESETS[preset], has_base(model)
+    placed = turn(model, named.detail).model if base else model
+    return Turned(placed, named.residual_share(base), named.noise)

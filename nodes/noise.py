@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ..qusr_train.model.noise import SEED_RULES, VARIANTS, NoiseParameters, SeedRule, as_variant, noise_sigma
 from ..qusr_train.model.sobel import sobel_sigma
+from .native.comfy_types import VAE
 from .native.host import image_out
 from .native.noise import AdaptiveNoise
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
 from .vae import encode, tile_inputs
 
@@ -21,7 +23,7 @@ _UNSET = -1.0  # what workflows of version 0.1 hold in k, m, p and delta for "as
 
 
 def adaptive_noise(
-    vae: Any,
+    vae: VAE,
     uncertainty: Uncertainty,
     seed: int,
     parameters: NoiseParameters,
@@ -74,6 +76,7 @@ def seeds_input() -> Any:
 
 class QUSRAdaptiveNoise(io.ComfyNode):
     @classmethod
+    @advanced("variant", "parameters", "k", "m", "p", "delta", "tile", "tiles")
     def define_schema(cls) -> io.Schema:
         def parameter(name: str, default: float, high: float, step: float, text: str) -> io.Float.Input:
             return io.Float.Input(
@@ -91,6 +94,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
             node_id="QUSRAdaptiveNoise",
             display_name="QUSR Adaptive Noise",
             category=CATEGORY,
+            **found_by("random noise, inject noise, noise injection, detail"),
             description=(
                 "Noise that is strong where the model is unsure and weak where it is sure (paper equations 4-7). "
                 "A native NOISE: goes into QUSR One-Step Denoise or SamplerCustomAdvanced."
@@ -155,7 +159,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        vae: Any,
+        vae: VAE,
         uncertainty: Uncertainty,
         seed: int,
         strength: float,

@@ -7,12 +7,14 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from .native.comfy_types import CONDITIONING, MODEL
 from .native.host import check_image
 from .native.photo_guide import guide_of, guided_conditioning
+from .native.schema import found_by
 from .native.sockets import CATEGORY
 
 
-def guide_by_photo(model: Any, conditioning: Any, rgb: Tensor) -> Any:
+def guide_by_photo(model: MODEL, conditioning: CONDITIONING, rgb: Tensor) -> Any:
     """The CONDITIONING with what the MODEL wants to know of the photos (B, 3, H, W); as it is for most models."""
     guide = guide_of(model)
     return conditioning if guide is None else guided_conditioning(guide, conditioning, rgb)
@@ -25,6 +27,7 @@ class QUSRPhotoGuide(io.ComfyNode):
             node_id="QUSRPhotoGuide",
             display_name="QUSR Photo Guide (CODSR)",
             category=CATEGORY,
+            **found_by("codsr, super resolution, photo guide, control"),
             description=(
                 "Lets a CODSR model look at the photo itself, beside the prompt: the VAE loses detail that the photo "
                 "still has. Other models need no such guide and the conditioning passes through unchanged."
@@ -40,5 +43,5 @@ class QUSRPhotoGuide(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, conditioning: Any, image: Tensor) -> io.NodeOutput:
+    def execute(cls, model: MODEL, conditioning: CONDITIONING, image: Tensor) -> io.NodeOutput:
         return io.NodeOutput(guide_by_photo(model, conditioning, check_image(image).rgb))

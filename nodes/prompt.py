@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
@@ -20,7 +19,9 @@ from ..qusr_train.model.tokenizer import (
     fit_prompt,
     prioritise_prompt,
 )
+from .native.comfy_types import CLIP, CONDITIONING
 from .native.host import check_image
+from .native.schema import found_by
 from .native.sockets import CATEGORY, TilesSocket
 from .tiles import PhotoTiles
 
@@ -29,7 +30,7 @@ from .tiles import PhotoTiles
 class EncodedPrompt:
     """Conditioning with what was read of the text."""
 
-    conditioning: Any
+    conditioning: CONDITIONING
     used: int
     """Most tokens read of any prompt, without start and end."""
     cut: int
@@ -37,7 +38,7 @@ class EncodedPrompt:
     cut_text: str
 
 
-def encode_prompts(clip: Any, prompts: list[str], fit: str = "truncate") -> EncodedPrompt:
+def encode_prompts(clip: CLIP, prompts: list[str], fit: str = "truncate") -> EncodedPrompt:
     """Encode prompts, one for each image, as one batched CONDITIONING.
 
     ComfyUI would spread a long prompt over several windows and read brackets as weights; the
@@ -73,7 +74,7 @@ def encode_prompts(clip: Any, prompts: list[str], fit: str = "truncate") -> Enco
     )
 
 
-def encode_tiles(clip: Any, prompts: list[str], tiles: PhotoTiles, fit: str = "truncate") -> EncodedPrompt:
+def encode_tiles(clip: CLIP, prompts: list[str], tiles: PhotoTiles, fit: str = "truncate") -> EncodedPrompt:
     """Encode a prompt for each tile of each image, or one for all.
 
     Args:
@@ -112,6 +113,7 @@ class QUSRQualityPrompt(io.ComfyNode):
             node_id="QUSRQualityPrompt",
             display_name="QUSR Quality Prompt (measured)",
             category=CATEGORY,
+            **found_by("caption, describe image, interrogate, image quality, blur detection, noise detection, iqa"),
             description=(
                 "Measures clarity, color, noise and lighting and puts them into words, without a language model. "
                 "Connect the small photo, not the enlarged one: enlarging hides noise."
@@ -145,6 +147,7 @@ class QUSREncodePrompt(io.ComfyNode):
             node_id="QUSREncodePrompt",
             display_name="QUSR Encode Prompt",
             category=CATEGORY,
+            **found_by("clip text encode, prompt, conditioning, quality prompt"),
             description=(
                 "Encodes the quality prompt. The text encoder reads 75 tokens; what does not fit is cut and shown. "
                 "Brackets are plain characters here. Several prompts become one batch, one for each image."
@@ -183,7 +186,7 @@ class QUSREncodePrompt(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        clip: list[Any],
+        clip: list[CLIP],
         prompt: list[str],
         tiles: list[PhotoTiles] | None = None,
         fit: list[str] | None = None,

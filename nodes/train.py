@@ -19,9 +19,11 @@ from ..qusr_train.checkpoints.nano_file import BUNDLED
 from ..qusr_train.files import write_whole
 from ..qusr_train.images.read import read_image
 from ..qusr_train.images.write import to_picture
-from ..qusr_train.training.config import TrainConfig, load_config_file
+from ..qusr_train.packages import MissingPackages
+from ..qusr_train.training.config import Stage, TrainConfig, load_config_file
+from ..qusr_train.training.needs import require_for_stage, require_for_training
 from ..qusr_train.training.plot import loss_plot
-from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics
+from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics, stop_file
 from .native.errors import input_names, without_flags
 from .native.host import checkpoint_interrupt, image_out, progress, register_model_folder
 from .native.places import (
@@ -33,10 +35,12 @@ from .native.places import (
     run_folder,
     run_folders,
 )
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
 ROOT = Path(__file__).resolve().parents[1]
 NANO, SD21 = "qusr-nano", "SD 2.1-base"
+STAGES: dict[str, Stage] = {NANO: "qusr", SD21: "sd21"}
 RECIPES = {NANO: "nano_qusr", SD21: "sd21"}
 PATIENCE = 60  # seconds that a process may take to save after Cancel
 
@@ -97,10 +101,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "ACCELERATE_USE_CPU": "true"} if cpu else dict(os.environ)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to save and stop; kill it when it does not."""
+def _stop(process: subprocess.Popen[bytes], ask: Path) -> None:
+    """Ask the process to save and stop; kill it when it does not.
+
+    A file asks, since `terminate` kills at once on Windows.
+    """
     if process.poll() is None:
-        process.terminate()
+        ask.touch()
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -121,6 +128,8 @@ def train_in_process(config: TrainConfig) -> None:
     with write_whole(settings) as temporary:
         temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
     command = [sys.executable, "-m", "qusr_train", "train", str(settings)]
+    ask = stop_file(out, config.stage)
+    ask.unlink(missing_ok=True)
     bar, shown = progress(config.steps), -1
     with (out / "train.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=log, stderr=subprocess.STDOUT)
@@ -133,7 +142,7 @@ def train_in_process(config: TrainConfig) -> None:
                     bar.update_absolute(shown, config.steps, ("JPEG", to_picture(loss_plot(lines)), 512))
                 time.sleep(0.3)
         finally:
-            _stop(process)
+            _stop(process, ask)
     if process.returncode:
         words = (out / "train.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         ending = without_flags(" ".join(words[-3:]), init="base_folder")
@@ -150,11 +159,13 @@ def _samples(out: Path, stage: str) -> Tensor:
 
 class QUSRTrain(io.ComfyNode):
     @classmethod
+    @advanced("more")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRTrain",
             display_name="QUSR Train (experimental)",
             category=CATEGORY,
+            **found_by("train lora, fine-tune, finetune, super resolution training"),
             description=(
                 "Fine-tunes LoRA and UEM on a folder of photos, in a process of its own, and puts the file into "
                 "models/qusr. Cancel saves; the same settings go on from there."
@@ -213,6 +224,17 @@ class QUSRTrain(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        """Before anything runs: packages that are missing must not be noticed after minutes."""
+        if model not in STAGES:
+            return f"model: expected {' or '.join(STAGES)}, but got {model!r}"
+        try:
+            require_for_stage(STAGES[model])
+        except MissingPackages as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls, photos: str, name: str, model: str, steps: int, batch_size: int, patch: int, seed: int,
         base_folder: str = "", more: str = "",
@@ -221,6 +243,7 @@ class QUSRTrain(io.ComfyNode):
         changes = {"steps": steps, "batch_size": batch_size, "patch": patch, "seed": seed}
         with input_names(init="base_folder"):
             config = _settings(model, photos, base_folder, out, changes, more)
+        require_for_training(config)
         register_model_folder()
         comfy.model_management.unload_all_models()  # the other process needs the memory
         train_in_process(config)
@@ -240,6 +263,7 @@ class QUSRLossPlot(io.ComfyNode):
             node_id="QUSRLossPlot",
             display_name="QUSR Loss Plot (experimental)",
             category=CATEGORY,
+            **found_by("loss curve, loss graph, training progress"),
             description="The curves of a training run as a picture; also while it is still running elsewhere.",
             is_experimental=True,
             is_output_node=True,

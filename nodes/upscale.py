@@ -15,9 +15,11 @@ from ..qusr_train.model.noise import SeedRule, image_seed
 from .denoise import Tiling, one_step
 from .dial import chosen, detail_input, preset_input
 from .enlarge import LONGEST_SIDE, MEGAPIXELS, TRAINED, enlarge_to, size_inputs, size_value
+from .native.comfy_types import CLIP, MODEL, VAE
 from .native.dial import Turned
 from .native.host import CheckedImage, Stack, check_image, checkpoint_interrupt, image_out, one_bar
 from .native.nano import NanoLatents, load_nano_models
+from .native.schema import found_by
 from .native.sockets import CATEGORY, LoadedModels, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
 from .noise import adaptive_noise, seeds_input
 from .photo_guide import guide_by_photo
@@ -63,6 +65,10 @@ class QUSRUpscale(io.ComfyNode):
             node_id="QUSRUpscale",
             display_name="QUSR Upscale",
             category=CATEGORY,
+            **found_by(
+                "super resolution, upscale, upscaler, superres, restore photo, enhance, denoise, deblur, "
+                "increase resolution, hires, 4x, seedvr2, supir, esrgan, pisa-sr, osediff"
+            ),
             description=(
                 "Enlarges a photo, four times or to any size, and restores it: quality prompt, uncertainty, adaptive "
                 "noise, one-step denoiser and colour fix in one node. Works at once with the bundled qusr-nano model."
@@ -139,9 +145,9 @@ class QUSRUpscale(io.ComfyNode):
         strength: list[float],
         noise_strength: list[float],
         color_fix: list[str],
-        model: list[Any] | None = None,
-        clip: list[Any] | None = None,
-        vae: list[Any] | None = None,
+        model: list[MODEL] | None = None,
+        clip: list[CLIP] | None = None,
+        vae: list[VAE] | None = None,
         uem: list[LoadedUEM] | None = None,
         tiles: list[PhotoTiles] | None = None,
         seeds: list[SeedRule] | None = None,
@@ -220,7 +226,7 @@ def share_prompts(prompts: list[str], batches: list[Tensor], what: str = "images
     return shared
 
 
-def denoiser_tiling(model: Any, samples: Tensor) -> Tiling:
+def denoiser_tiling(model: MODEL, samples: Tensor) -> Tiling:
     """Tiles for a latent; none when it is small enough to go through whole."""
     tiling = NANO_TILES if isinstance(model.model.latent_format, NanoLatents) else SD_TILES
     return tiling if samples.shape[-2] * samples.shape[-1] > tiling.tile**2 else Tiling()
@@ -266,7 +272,7 @@ def upscale_batch(
             bar.update(1)
     return (
         results.whole,
-        Uncertainty(maps.whole, uem.noise, uem.latent_scale, uncertainty.estimator),
+        dataclasses.replace(uncertainty, map=maps.whole),
         enlarged.whole,
         "\n".join(prompts),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,15 +15,14 @@ from torch import Tensor
 
 from ..qusr_train.model.exact_vae import ExactVAE
 from ..qusr_train.model.noise import seeded_noise
+from .native.comfy_types import LATENT
 from .native.exact_vae import native_layers
 from .native.host import check_image, checkpoint_interrupt, progress
+from .native.oom import WHOLE, halve_until_it_fits
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
-log = logging.getLogger(__name__)
-
 MODES = ("exact", "blended")
-WHOLE = 0
-SIZE = "qusr_size"  # key of a LATENT: height and width of the image before padding
 FIRST_TILE, SMALLEST_TILE = 1024, 128  # image pixels
 
 
@@ -47,7 +45,7 @@ def is_stable_diffusion(vae: Any) -> bool:
         and model.bn is None
         and not any(len(level.attn) for level in [*model.encoder.down, *model.decoder.up])
         and not model.decoder.tanh_out
-        and not model.decoder.give_pre_end
+        and not getattr(model.decoder, "give_pre_end", False)  # gone since ComfyUI 0.3.77
     )
 
 
@@ -145,7 +143,7 @@ def _moments(vae: Any, image: Tensor, tile: int) -> Tensor:
         return exact.moments(pixels)
 
     sweeps = native_layers(model).encoder.sweeps + 1  # quant_conv
-    return _smaller_until_it_fits(vae, sweeps, tile, pixels.shape[-2:], whole, tiled, memory)
+    return _as_memory_allows(vae, sweeps, tile, pixels.shape[-2:], whole, tiled, memory)
 
 
 def _decoded(vae: Any, latent: Tensor, tile: int) -> Tensor:
@@ -162,10 +160,10 @@ def _decoded(vae: Any, latent: Tensor, tile: int) -> Tensor:
     def tiled(exact: ExactVAE) -> Tensor:
         return exact.decode(latent)
 
-    return _smaller_until_it_fits(vae, native_layers(model).decoder.sweeps, tile, size, whole, tiled, memory)
+    return _as_memory_allows(vae, native_layers(model).decoder.sweeps, tile, size, whole, tiled, memory)
 
 
-def _smaller_until_it_fits(
+def _as_memory_allows(
     vae: Any,
     sweeps: int,
     tile: int,
@@ -175,44 +173,34 @@ def _smaller_until_it_fits(
     memory: Callable[[int], float],
 ) -> Tensor:
     """Run whole, or with tiles that are halved as long as the device's memory is short."""
-    management = comfy.model_management
-    if tile >= max(size):
-        tile = WHOLE
-    while True:
-        try:
-            management.load_models_gpu([vae.patcher], memory_required=memory(tile))
-            if not tile:
-                return whole().cpu()
-            bar = progress(sweeps * math.prod(-(-side // tile) for side in size), "tiles")
 
-            def each(bar: Any = bar) -> None:
-                bar.update(1)
-                checkpoint_interrupt()
+    def attempt(tile: int) -> Tensor:
+        comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory(tile))
+        if tile == WHOLE:
+            return whole().cpu()
+        bar = progress(sweeps * math.prod(-(-side // tile) for side in size), "tiles")
 
-            return tiled(ExactVAE(native_layers(vae.first_stage_model), tile, vae.device, vae.vae_dtype, each))
-        except management.OOM_EXCEPTION:
-            pass  # outside the except block, since the exception keeps the tensors of its frames alive
-        if tile and tile <= SMALLEST_TILE:
-            raise RuntimeError(
-                f"vae: out of memory even with tiles of {SMALLEST_TILE} pixels; close other programs that use the "
-                "GPU, or start ComfyUI with --lowvram"
-            )
-        tile = max(SMALLEST_TILE, tile // 2) if tile else min(FIRST_TILE, _half(max(size)))
-        management.soft_empty_cache()
-        log.warning("QUSR: out of memory in the VAE, trying again with tiles of %d pixels", tile)
+        def each() -> None:
+            bar.update(1)
+            checkpoint_interrupt()
 
+        return tiled(ExactVAE(native_layers(vae.first_stage_model), tile, vae.device, vae.vae_dtype, each))
 
-def _half(side: int) -> int:
-    return max(SMALLEST_TILE, side // 2 // 8 * 8)
+    first = min(FIRST_TILE, max(size) // 2)
+    return halve_until_it_fits(
+        attempt, WHOLE if tile >= max(size) else tile, first, SMALLEST_TILE, place="vae", unit="pixels"
+    )
 
 
 class QUSREncode(io.ComfyNode):
     @classmethod
+    @advanced("tile", "tiles", "posterior", "posterior_seed")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSREncode",
             display_name="QUSR VAE Encode",
             category=CATEGORY,
+            **found_by("vae encode tiled, tiled vae, super resolution"),
             description=(
                 "VAE Encode for any size: pads instead of cropping, takes a batch image by image, and its exact tiles "
                 "give the same latent as the whole image."
@@ -250,11 +238,13 @@ class QUSREncode(io.ComfyNode):
 
 class QUSRDecode(io.ComfyNode):
     @classmethod
+    @advanced("tile", "tiles")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRDecode",
             display_name="QUSR VAE Decode",
             category=CATEGORY,
+            **found_by("vae decode tiled, tiled vae, seamless, super resolution"),
             description=(
                 "VAE Decode for any size: its exact tiles give the same image as decoding it whole, without "
                 "seams. Cuts off what QUSR VAE Encode padded."
@@ -268,7 +258,7 @@ class QUSRDecode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: dict[str, Any], vae: Any, tile: int, tiles: str) -> io.NodeOutput:
+    def execute(cls, latent: LATENT, vae: Any, tile: int, tiles: str) -> io.NodeOutput:
         return io.NodeOutput(decode_latent(vae, latent, tile, tiles))
 
 
@@ -301,13 +291,13 @@ def encode_latent(vae: Any, rgb: Tensor, tile: int = WHOLE, mode: str = "exact",
         block = vae.spacial_compression_encode()
         height, width = (-(-side // block) for side in rgb.shape[1:3])
         noise = seeded_noise((rgb.shape[0], vae.latent_channels, height, width), seed)
-    return {"samples": encode(vae, rgb, tile, mode, noise), SIZE: tuple(rgb.shape[1:3])}
+    return {"samples": encode(vae, rgb, tile, mode, noise), "qusr_size": (rgb.shape[1], rgb.shape[2])}
 
 
-def decode_latent(vae: Any, latent: dict[str, Any], tile: int = WHOLE, mode: str = "exact") -> Tensor:
+def decode_latent(vae: Any, latent: LATENT, tile: int = WHOLE, mode: str = "exact") -> Tensor:
     """IMAGE of a LATENT, without the rows and columns that `encode_latent` added."""
     image = decode(vae, latent["samples"], tile, mode)
-    height, width = latent.get(SIZE, image.shape[1:3])
+    height, width = latent["qusr_size"] if "qusr_size" in latent else (image.shape[1], image.shape[2])
     block = vae.spacial_compression_decode()
     if image.shape[1] - height in range(block) and image.shape[2] - width in range(block):
         image = image[:, :height, :width]  # unless a node in between resized the latent

@@ -66,6 +66,7 @@ class Restorer:
         lora_strength: scale of the LoRA updates.
         noise_strength: factor of the injected noise, at least 0; 0 injects none.
         spread: of the noise; see `model.noise.Spread`.
+        residual: share of the predicted residual: 1 as trained, 0 none.
     """
 
     def __init__(
@@ -75,11 +76,12 @@ class Restorer:
         lora_strength: float = 1.0,
         noise_strength: float = 1.0,
         spread: Spread = "adaptive",
+        residual: float = 1.0,
     ) -> None:
         self.checkpoint = checkpoint = checkpoint or load_nano(BUNDLED)
         strength = 0.0 if spread == "none" else noise_strength
         self.noise = dataclasses.replace(checkpoint.noise, p=checkpoint.noise.p * strength)
-        self.spread = spread
+        self.spread, self.residual = spread, residual
         self.device = torch.device(device)
         self.unet = NanoUNet(checkpoint.config)
         self.uem = checkpoint.config.build_uem()
@@ -129,7 +131,8 @@ class Restorer:
         def step(window: Tensor, place: Tile) -> Tensor:
             u_encoded = self.vae.encode(place.scaled(shuffle).of(u)).mul_(self.checkpoint.latent_scale)
             denoise = partial(self.unet, context=context)
-            return guided_step(window, u_encoded, place.of(normal), self.noise, denoise, even)
+            restored = guided_step(window, u_encoded, place.of(normal), self.noise, denoise, even)
+            return restored if self.residual == 1 else torch.lerp(window, restored, self.residual)
 
         z_hq = exact_tiles(z_lq, step, TILE, self.unet.receptive_radius)
         del z_lq

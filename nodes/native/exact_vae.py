@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ...qusr_train.model.exact_vae import Attention, Coder, Level, Residual, VAELayers
+from .comfy_types import LATENT, MODEL
 
 
-def native_layers(model: Any) -> VAELayers:
+def native_layers(model: MODEL) -> VAELayers:
     """An `AutoencoderKL` of comfy.ldm as the exact tiles read it."""
 
-    def entry(latent: Any) -> Any:
+    def entry(latent: LATENT) -> Any:
         return model.decoder.conv_in(model.post_quant_conv(latent))
 
     encoder = _coder(model.encoder, model.encoder.conv_in, model.encoder.down)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...qusr_train.model.noise import SeedRule, image_seed, injected_noise, seeded_noise
+from .comfy_types import LATENT
 from .host import match_batch
 
 
@@ -23,7 +23,7 @@ class AdaptiveNoise:
     seeds: SeedRule = "fixed"
     """How the images of a batch get their seeds, see `image_seed`."""
 
-    def generate_noise(self, input_latent: dict[str, Any]) -> Tensor:
+    def generate_noise(self, input_latent: LATENT) -> Tensor:
         """Injected noise eps * sigma * p for a LATENT; its `batch_index` says which images of a batch these are.
 
         Raises:
@@ -35,7 +35,7 @@ class AdaptiveNoise:
             noise[index : index + 1] = self.of_image(input_latent, index)
         return noise
 
-    def of_image(self, input_latent: dict[str, Any], index: int) -> Tensor:
+    def of_image(self, input_latent: LATENT, index: int) -> Tensor:
         """(1, C, h, w): the noise of one image of a LATENT, so that a long video's never lies in memory as a whole."""
         samples = input_latent["samples"]
         sigma = match_batch(self.sigma, samples.shape[0], "uncertainty", "latent")

@@ -11,13 +11,13 @@ from typing import Any
 
 import comfy.conds
 import comfy.model_management
-import comfy.model_patcher
 import comfy.patcher_extension
 import torch
 from torch import Tensor
 
 from ...qusr_train.model.modulation import FOLD, FeatureModulation, modulate
-from .host import checkpoint_interrupt
+from .comfy_types import CONDITIONING, MODEL
+from .host import checkpoint_interrupt, managed
 
 _KEY = "qusr_photo_guide"  # of the attachment, the wrapper, and the entry of a CONDITIONING's model_conds
 
@@ -32,23 +32,18 @@ class PhotoGuide:
     """Factor of scale and shift: the LoRA's strength times sqrt(a / (1 - a))."""
 
 
-def attach_guide(model: Any, modulation: FeatureModulation, gain: float) -> None:
+def attach_guide(model: MODEL, modulation: FeatureModulation, gain: float) -> None:
     """Let a cloned MODEL read the photo's scale and shift from its CONDITIONING."""
-    patcher = comfy.model_patcher.ModelPatcher(
-        modulation,
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
-    model.set_attachments(_KEY, PhotoGuide(patcher, gain))
+    model.set_attachments(_KEY, PhotoGuide(managed(modulation), gain))
     model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, _KEY, _guided)
 
 
-def guide_of(model: Any) -> PhotoGuide | None:
+def guide_of(model: MODEL) -> PhotoGuide | None:
     """The guide of a CODSR MODEL, None for every other one."""
     return model.get_attachment(_KEY)
 
 
-def guided_conditioning(guide: PhotoGuide, conditioning: Any, rgb: Tensor) -> Any:
+def guided_conditioning(guide: PhotoGuide, conditioning: CONDITIONING, rgb: Tensor) -> Any:
     """CONDITIONING with the scale and shift of the photos.
 
     Args:

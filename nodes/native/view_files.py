@@ -93,13 +93,15 @@ def uncertainty_files(uncertainty: Uncertainty, photo: Tensor | None, noise: Ada
         photo: (B, 3, H, W) in [0, 1] at the map's size.
         noise: what is injected; without it an estimate is made.
     """
-    planes = {"mean": _plane(uncertainty.magnitude)}
+    planes = {"mean": _plane(uncertainty.values)}
     batch, _, height, width = uncertainty.map.shape
-    if batch * height * width <= CHANNEL_FILES_LIMIT:
+    # A map with a unit is one plane: what its channels mean alone was not measured.
+    if not uncertainty.unit and batch * height * width <= CHANNEL_FILES_LIMIT:
         planes |= {name: _plane(uncertainty.map[:, c]) for c, name in enumerate(("red", "green", "blue"))}
     sigma, injected = _noise_grid(uncertainty, noise)
     return {
         "planes": planes,
+        "unit": uncertainty.unit,
         "photos": [] if photo is None else [save_picture(image) for image in photo],
         "sigma": [save_values(image) for image in sigma],
         "injected": [save_values(image) for image in injected],

@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .format import CheckpointError
-from .qusr_file import QUSR_REMEDY, QUSRCheckpoint, load_qusr
-from .reference import load_reference
+from .format import CheckpointError, stored_format
+from .qusr_file import QUSR_FORMAT, QUSR_REMEDY, QUSRCheckpoint, load_qusr
+from .reference import is_reference, load_reference
+
+
+def is_of_the_family(path: str | os.PathLike[str]) -> bool:
+    """Whether a file names itself as ours or as one of the authors'; reads its header or its list of contents only."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    return stored_format(path) == QUSR_FORMAT if path.suffix == ".safetensors" else is_reference(path)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> QUSRCheckpoint:

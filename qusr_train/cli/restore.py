@@ -167,7 +167,8 @@ def _restorer(arguments: argparse.Namespace) -> RestoresPhotos:
                 "maps",
             )
         preset = PRESETS[arguments.preset]
-        return Restorer(checkpoint, device(arguments.device), preset.strength, preset.noise, arguments.noise)
+        residual = preset.residual_share(has_base=bool(checkpoint.lora))
+        return Restorer(checkpoint, device(arguments.device), preset.detail, preset.noise, arguments.noise, residual)
     model = Path(arguments.model)
     if arguments.model == NANO or stored_format(model) == FORMAT:
         raise InputError(

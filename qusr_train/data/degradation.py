@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .camera import degrade
 from .degraded import Degraded
-from .real_esrgan import degrade_second_order
+from .real_esrgan import AUTHORS, PUBLISHED, degrade_second_order, read_ranges
 
 Degradation = Callable[[Tensor, torch.Generator, int], Degraded]
 """(1, 3, H, W) in [0, 1], generator, scale -> a pair."""
 
 
-def degradation(name: str, sharpen_targets: bool = False) -> Degradation:
-    """The degradation called `camera` or `second_order`."""
+def degradation(name: str, sharpen_targets: bool = False, ranges: str = "") -> Degradation:
+    """The degradation called `camera`, `second_order` (Real-ESRGAN's ranges) or `authors` (those of QUSR's code).
+
+    Args:
+        sharpen_targets: unsharp-mask the targets; not for `camera`.
+        ranges: JSON file with ranges that replace those of the name; not for `camera`.
+    """
     if name == "camera":
         return degrade
-    return functools.partial(degrade_second_order, sharpen=sharpen_targets)
+    chosen = read_ranges(Path(ranges)) if ranges else AUTHORS if name == "authors" else PUBLISHED
+    return functools.partial(degrade_second_order, sharpen=sharpen_targets, ranges=chosen)

@@ -54,12 +54,13 @@ class PairPatches(Dataset[Sample]):
         seed: of order, crops and turns.
         prompts: `measured`, `files` or `empty`.
         fixed: take pairs as they are, without crop or turn; they must be as large as `patch`.
+        upright: flip crops, do not turn them.
         shares: vary the measured prompts; where `degrade` noted what it did, some of them say that.
     """
 
     def __init__(
         self, folder: Path, patch: int, length: int, seed: int, prompts: str, fixed: bool = False,
-        shares: PromptShares | None = None,
+        shares: PromptShares | None = None, upright: bool = False,
     ) -> None:  # fmt: skip
         for part in ("lr", "hr"):
             if not (folder / part).is_dir():
@@ -67,6 +68,7 @@ class PairPatches(Dataset[Sample]):
                     f"expected the folders lr and hr in it, but {part} is missing", field="pairs", value=folder
                 )
         self.patch, self.length, self.seed, self.prompts, self.fixed = patch, length, seed, prompts, fixed
+        self.upright = upright
         good = set(usable((pair[1] for pair in match_folders(folder / "lr", folder / "hr").values()), patch))
         self.pairs = {s: p for s, p in match_folders(folder / "lr", folder / "hr").items() if p[1] in good}
         self.pairs = {s: p for s, p in sorted(self.pairs.items()) if self._fits(*p)}
@@ -133,7 +135,7 @@ class PairPatches(Dataset[Sample]):
             x = Choices(generator).below(lr.shape[-1] - side + 1)
             lr = lr[:, y : y + side, x : x + side]
             hr = hr[:, y * ratio : y * ratio + self.patch, x * ratio : x * ratio + self.patch]
-            lr, hr = (picture.contiguous() for picture in turned_pair(lr, hr, generator))
+            lr, hr = (picture.contiguous() for picture in turned_pair(lr, hr, generator, self.upright))
         moments = None
         if self.cache is not None:
             from safetensors.torch import load_file

@@ -23,7 +23,7 @@ from ..images.read import open_rgb, picture_size
 from .choices import Choices
 from .degradation import Degradation
 from .degraded import SCALE, Degraded
-from .samples import turned
+from .samples import flipped, turned
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,10 @@ class FilePatches(Dataset[Degraded]):
         seed: int,
         degrade: Degradation,
         factors: tuple[float, ...] = (1.0,),
+        upright: bool = False,
     ) -> None:
         self.patch, self.length, self.seed, self.degrade = patch, length, seed, degrade
-        self.factors = factors
+        self.factors, self.turn = factors, flipped if upright else turned
         self.paths = usable(find_images(folder), int(np.ceil(patch / max(factors))))
         if not self.paths:
             raise InputError(f"{folder}: no photo is at least {patch} pixels on both sides after scaling")
@@ -97,7 +98,7 @@ class FilePatches(Dataset[Degraded]):
             except ImageError as error:
                 log.warning("%s; took the next one", error)
                 continue
-            return self.degrade(turned(photo, generator)[None].contiguous(), generator, SCALE)
+            return self.degrade(self.turn(photo, generator)[None].contiguous(), generator, SCALE)
         raise InputError("no photo can be read any more")
 
     def _crop(self, path: Path, generator: torch.Generator) -> Tensor:

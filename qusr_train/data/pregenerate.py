@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..captions import measured as quality
 from ..errors import InputError
 from ..files import write_whole
-from ..images.write import png_bytes
+from ..images.write import png_bytes, write_png
 from .camera_pairs import CameraPairs, load_camera_pairs
 from .degradation import degradation
 from .degraded import Degraded
@@ -66,6 +68,10 @@ class Pregeneration:
     """Unsharp-mask the targets (second_order)."""
     photo_factors: tuple[float, ...] = (1.0,)
     """Sizes to use photos at."""
+    degradation_ranges: str = ""
+    """JSON file with ranges instead of those that `degradation` names."""
+    upright: bool = False
+    """Flip crops, but do not turn them (not with `in_memory`)."""
     in_memory: bool = False
     """Keep the photos in memory: much faster, as long as they fit."""
     camera_pairs: Path | None = None
@@ -79,6 +85,10 @@ class Pregeneration:
             "patch": self.patch, "seed": self.seed, "degradation": self.degradation,
             "sharpen_targets": self.sharpen_targets, "photo_factors": list(self.photo_factors),
         }  # fmt: skip
+        if self.degradation_ranges:
+            found["degradation_ranges"] = json.loads(Path(self.degradation_ranges).read_text(encoding="utf-8"))
+        if self.upright:
+            found["upright"] = True
         if self.in_memory:
             found["in_memory"] = True
         if self.camera_pairs is not None:
@@ -87,17 +97,31 @@ class Pregeneration:
 
     def pairs(self, count: int) -> Dataset[Degraded]:
         """The pairs, made when they are asked for."""
-        degrade = degradation(self.degradation, self.sharpen_targets)
+        degrade = degradation(self.degradation, self.sharpen_targets, self.degradation_ranges)
         patches: Dataset[Degraded]
         if self.in_memory:
             photos = load_photos(self.photos, self.photo_factors, self.patch)
             patches = PhotoPatches(photos, self.patch, count, self.seed, degrade)
         else:
-            patches = FilePatches(self.photos, self.patch, count, self.seed, degrade, self.photo_factors)
+            patches = FilePatches(self.photos, self.patch, count, self.seed, degrade, self.photo_factors, self.upright)
         if self.camera_pairs is None:
             return patches
         real = CameraPairs(load_camera_pairs(self.camera_pairs, self.patch), self.patch, count, self.seed)
         return Mixed(patches, real, self.camera_share, self.seed)
+
+
+def write_sheet(path: Path, pairs: Dataset[Degraded], count: int = 12, side: int = 192) -> None:
+    """A picture to look at: inputs (enlarged without smoothing) beside their targets, four pairs in a row."""
+    cells = []
+    for index in range(count):
+        pair = pairs[index]
+        both = [
+            F.interpolate(picture, size=(side, side), mode=m)
+            for picture, m in ((pair.lr, "nearest"), (pair.hr, "area"))
+        ]
+        cells.append(torch.cat(both, dim=3)[0])
+    rows = [torch.cat(cells[i : i + 4], dim=2) for i in range(0, count, 4)]
+    write_png(path, torch.cat(rows, dim=1))
 
 
 def pregenerate(what: Pregeneration, out: Path, count: int, workers: int = 0) -> int:

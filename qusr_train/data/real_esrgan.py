@@ -7,13 +7,18 @@ in every process.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import InputError
 from .choices import Choices
 from .degraded import SCALE, Degraded
 from .filters import jpeg, sinc_kernel, squared_distance
@@ -43,8 +48,56 @@ class Order:
     """JPEG quality."""
 
 
-FIRST = Order(1.0, (0.2, 3.0), (0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3.0))
-SECOND = Order(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5))
+@dataclass(frozen=True)
+class Ranges:
+    """What the two rounds draw from."""
+
+    first: Order
+    second: Order
+
+
+PUBLISHED = Ranges(
+    Order(1.0, (0.2, 3.0), (0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3.0)),
+    Order(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5)),
+)
+"""Real-ESRGAN's own."""
+AUTHORS = Ranges(
+    Order(1.0, (0.2, 3.0), (0.2, 0.7, 0.1), (0.3, 1.5), (1, 15), (0.05, 2.0), (60, 95)),
+    Order(0.5, (0.2, 1.5), (0.3, 0.4, 0.3), (0.6, 1.2), (1, 12), (0.05, 1.0), (60, 100)),
+)
+"""Of the file beside QUSR's published code (src/datasets/params.yml): milder."""
+
+
+def read_ranges(path: Path) -> Ranges:
+    """Ranges from a JSON file: an object with `first` and `second`, each with fields of `Order`; the rest as published.
+
+    Raises:
+        InputError: not readable, an unknown field, or no two numbers where a range belongs.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        orders = {
+            name: dataclasses.replace(getattr(PUBLISHED, name), **{k: _range(k, v) for k, v in changes.items()})
+            for name, changes in content.items()
+        }
+        return dataclasses.replace(PUBLISHED, **orders)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        known = ", ".join(f.name for f in dataclasses.fields(Order))
+        raise InputError(
+            f"expected an object with `first` and `second`, each with some of {known} ({error})",
+            "degradation_ranges",
+            path,
+        ) from error
+
+
+def _range(name: str, value: Any) -> Any:
+    count = {"blur_share": 0, "resize_shares": 3}.get(name, 2)
+    if count == 0:
+        return float(value)
+    numbers = tuple(float(number) for number in value)
+    if len(numbers) != count or (count == 2 and numbers[0] > numbers[1]):
+        raise ValueError(f"{name}: expected {count} numbers, low before high, but got {value}")
+    return numbers
 
 
 def blur_kernel(kind: str, size: int, sigma_x: float, sigma_y: float, angle: float, beta: float = 1.0) -> Tensor:
@@ -150,7 +203,7 @@ def sharpen_target(image: Tensor, amount: float = 0.5, radius: int = 50, thresho
 
 
 def degrade_second_order(
-    photo: Tensor, generator: torch.Generator, scale: int = SCALE, sharpen: bool = False
+    photo: Tensor, generator: torch.Generator, scale: int = SCALE, sharpen: bool = False, ranges: Ranges = PUBLISHED
 ) -> Degraded:
     """Make a training pair.
 
@@ -158,6 +211,7 @@ def degrade_second_order(
         photo: (1, 3, H, W) in [0, 1], H and W multiples of `scale`.
         generator: every random choice comes from it.
         scale: downscaling factor.
+        ranges: what is drawn from.
         sharpen: make the target an unsharp-masked copy (the input is made from that, too).
 
     Returns:
@@ -167,11 +221,11 @@ def degrade_second_order(
     choices = Choices(generator)
     height, width = photo.shape[-2] // scale, photo.shape[-1] // scale
     hr = sharpen_target(photo) if sharpen else photo
-    x = _round(hr, FIRST, None, choices)
-    x = jpeg(x, round(choices.uniform(*FIRST.quality)))
-    x = _round(x, SECOND, (height, width), choices)
+    x = _round(hr, ranges.first, None, choices)
+    x = jpeg(x, round(choices.uniform(*ranges.first.quality)))
+    x = _round(x, ranges.second, (height, width), choices)
     final = sinc_kernel(choices.uniform(math.pi / 3, math.pi)) if choices.chance(FINAL_SINC_SHARE) else None
-    quality = round(choices.uniform(*SECOND.quality))
+    quality = round(choices.uniform(*ranges.second.quality))
     if choices.chance(0.5):
         x = _last_size(x, height, width, final, choices)
         x = jpeg(x.clamp(0, 1), quality)

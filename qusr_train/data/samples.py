@@ -31,9 +31,14 @@ def turned(photo: Tensor, generator: torch.Generator) -> Tensor:
     return photo.flip(2) if turn >= 4 else photo
 
 
-def turned_pair(lr: Tensor, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Both pictures of a pair, (B, C, H, W) or (C, H, W), turned and flipped the same way."""
-    turn = Choices(generator).below(8)
+def flipped(photo: Tensor, generator: torch.Generator) -> Tensor:
+    """(C, H, W), half of the time as in a mirror: photos with a sky and a ground stay upright."""
+    return photo.flip(2) if Choices(generator).below(2) else photo
+
+
+def turned_pair(lr: Tensor, hr: Tensor, generator: torch.Generator, upright: bool = False) -> tuple[Tensor, Tensor]:
+    """Both pictures of a pair, (B, C, H, W) or (C, H, W), turned and flipped the same way; `upright`: only flipped."""
+    turn = 4 * Choices(generator).below(2) if upright else Choices(generator).below(8)
     one, other = (torch.rot90(picture, turn % 4, (-2, -1)) for picture in (lr, hr))
     return (one.flip(-1), other.flip(-1)) if turn >= 4 else (one, other)
 

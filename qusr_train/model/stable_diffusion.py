@@ -44,9 +44,16 @@ class StableDiffusion:
     def device(self) -> torch.device:
         return next(self.vae.parameters()).device
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move and cast every frozen weight; channels last, which convolutions like."""
-        for part in (self.unet, self.vae, self.text_encoder):
+    def to(self, device: torch.device, dtype: torch.dtype, exact_encoder: bool = False) -> None:
+        """Move and cast every frozen weight; channels last, which convolutions like.
+
+        Args:
+            exact_encoder: keep the VAE's encoder in float32; under autocast it still computes in half precision.
+        """
+        encoder = torch.float32 if exact_encoder else dtype
+        for part in (self.vae.encoder, self.vae.quant_conv):
+            part.to(device=device, dtype=encoder)
+        for part in (self.vae.decoder, self.vae.post_quant_conv, self.unet, self.text_encoder):
             part.to(device=device, dtype=dtype)
         for part in (self.unet, self.vae):
             part.to(memory_format=torch.channels_last)
@@ -65,7 +72,7 @@ class StableDiffusion:
 
     def decode(self, z: Tensor) -> Tensor:
         """Scaled latent (B, 4, h, w) -> image (B, 3, 8h, 8w), clamped to [-1, 1] as the reference trains it."""
-        image = self.vae.decode((z / self.latent_scale).to(self.vae.dtype)).sample
+        image = self.vae.decode((z / self.latent_scale).to(self.vae.post_quant_conv.weight.dtype)).sample
         return image.float().clamp(-1, 1)
 
 
@@ -202,11 +209,14 @@ class QUSRStableDiffusion(nn.Module):
             x_hq (B, 3, H, W) in [-1, 1], the restored latent z_hq (B, 4, h, w), the raw map U (B, 3, H, W).
         """
         base, parameters = self._base[0], self.noise_parameters
-        u = self.uem(x_lq)
-        u_encoded = None
-        if parameters.p > 0:
-            with torch.set_grad_enabled(self.noise_gradient and torch.is_grad_enabled()):
-                u_encoded = sample_latent(*base.moments(u), posterior_noise, base.latent_scale)
+        # In half precision the gradient through the noise is lost: the slope of sqrt(|u|) is steep near 0, and the
+        # error of u turns it around (tests/bench/precision.py measures it).
+        with torch.autocast(x_lq.device.type, enabled=False):
+            u = self.uem(x_lq.float())
+            u_encoded = None
+            if parameters.p > 0:
+                with torch.set_grad_enabled(self.noise_gradient and torch.is_grad_enabled()):
+                    u_encoded = sample_latent(*base.moments(u), posterior_noise, base.latent_scale)
 
         def denoise(z_g: Tensor) -> Tensor:
             timesteps = torch.full((len(z_g),), TIMESTEP, device=z_g.device)

@@ -115,8 +115,16 @@ class TrainConfig:
     """Let all losses reach the UEM through the noise, as the reference does (stage `sd21`; costs a VAE encode)."""
     photo_factors: tuple[float, ...] = (0.5, 0.33)
     """Sizes at which every photo is used; most photos are soft at full size, and the degradations add softness."""
-    degradation: Literal["camera", "second_order"] = "camera"
-    """How photos become low-resolution: like a camera (mild), or Real-ESRGAN's second-order degradations."""
+    degradation: Literal["camera", "second_order", "authors"] = "camera"
+    """How photos become low-resolution: like a camera (mild), or in two rounds with Real-ESRGAN's or QUSR's ranges."""
+    degradation_ranges: str = ""
+    """JSON file with ranges of the two rounds, instead of those that `degradation` names."""
+    upright: bool = False
+    """Flip crops, but do not turn them (stage `sd21`)."""
+    more_photos: str = ""
+    """Second folder of sharp photos (stage `sd21`)."""
+    more_share: float = 0.5
+    """Probability that a sample is of `more_photos`."""
     sharpen_targets: bool = False
     """Unsharp-mask the targets of second-order degradations."""
     pairs: str = ""
@@ -232,8 +240,15 @@ class TrainConfig:
             raise InputError("only for stage `qusr`", field="continue_lora")
         if self.add_film and self.stage == "qusr":
             raise InputError("only for stage `base`; stage `qusr` would not train it", field="add_film")
-        if self.sharpen_targets and self.degradation != "second_order":
-            raise InputError("only for degradation `second_order`", field="sharpen_targets")
+        if self.degradation == "camera" and (self.sharpen_targets or self.degradation_ranges):
+            field = "sharpen_targets" if self.sharpen_targets else "degradation_ranges"
+            raise InputError("only for degradation `second_order` or `authors`", field=field)
+        if (self.more_photos or self.upright) and self.stage != "sd21":
+            raise InputError("only for stage `sd21`", field="more_photos" if self.more_photos else "upright")
+        if self.more_photos and not self.photos:
+            raise InputError("needs `photos` to be mixed with", field="more_photos")
+        if not 0 <= self.more_share <= 1:
+            raise InputError(f"must be in [0, 1], but got {self.more_share}", field="more_share")
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> TrainConfig:

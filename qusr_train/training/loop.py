@@ -22,6 +22,7 @@ from ..errors import InputError, RunError
 from ..out_of_memory import is_out_of_memory
 from .average import WeightAverage
 from .config import TrainConfig
+from .needs import require_for_training
 from .optimizer import learning_rate_factor, make_optimizer
 from .recipe import data_digest, settings, versions, write_card
 from .state import CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
@@ -53,11 +54,13 @@ def train(config: TrainConfig, task: Task | None = None, should_stop: Callable[[
         The finished model's path, `OUT/STAGE.safetensors`.
 
     Raises:
+        MissingPackages: a package that this training needs is not installed.
         ValueError: no usable photos, or a checkpoint of another configuration in `out`.
         RuntimeError: the loss became NaN.
         CheckpointNotWritten: the disk is full; the last good checkpoint is still there.
         TrainingStopped: `should_stop` said so.
     """
+    require_for_training(config)
     return _Run(config, task).to_end(should_stop)
 
 

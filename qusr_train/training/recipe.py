@@ -14,7 +14,17 @@ from ..images.find import find_images
 from .config import TrainConfig
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "lpips")
-PATHS = ("photos", "pairs", "camera_pairs", "init", "init_checkpoint", "validate", "lpips_backbone")
+PATHS = (
+    "photos",
+    "more_photos",
+    "degradation_ranges",
+    "pairs",
+    "camera_pairs",
+    "init",
+    "init_checkpoint",
+    "validate",
+    "lpips_backbone",
+)
 """Settings of which only the last part is told: where it lay is nobody's business."""
 NOT_TOLD = ("out", "workers", "save_every", "log_every", "sample_every", "tracker")
 

@@ -22,12 +22,22 @@ def file_samples(config: TrainConfig, length: int) -> Dataset[Sample]:
     """For SD 2.1-base: pairs, or photos read when they are needed; prompts are the captioner's own words."""
     if config.pairs:
         pairs = PairPatches(
-            Path(config.pairs), config.patch, length, config.seed, config.prompts, fixed=config.cache_latents
-        )
+            Path(config.pairs), config.patch, length, config.seed, config.prompts, fixed=config.cache_latents,
+            upright=config.upright,
+        )  # fmt: skip
         return _with_camera_pairs(config, pairs, length, None)
-    degrade = degradation(config.degradation, config.sharpen_targets)
-    patches = FilePatches(Path(config.photos), config.patch, length, config.seed, degrade, config.photo_factors)
-    return _with_camera_pairs(config, CaptionedPatches(patches, config.prompts), length, None)
+    degrade = degradation(config.degradation, config.sharpen_targets, config.degradation_ranges)
+
+    def patches(folder: str) -> Dataset[Sample]:
+        crops = FilePatches(
+            Path(folder), config.patch, length, config.seed, degrade, config.photo_factors, config.upright
+        )
+        return CaptionedPatches(crops, config.prompts)
+
+    photos = patches(config.photos)
+    if config.more_photos:
+        photos = Mixed(photos, patches(config.more_photos), config.more_share, config.seed)
+    return _with_camera_pairs(config, photos, length, None)
 
 
 def varied_samples(config: TrainConfig, length: int) -> Dataset[Sample]:
@@ -37,7 +47,7 @@ def varied_samples(config: TrainConfig, length: int) -> Dataset[Sample]:
         pairs = PairPatches(Path(config.pairs), config.patch, length, config.seed, config.prompts, shares=shares)
         return _with_camera_pairs(config, pairs, length, shares)
     photos = load_photos(Path(config.photos), config.photo_factors, config.patch)
-    degrade = degradation(config.degradation, config.sharpen_targets)
+    degrade = degradation(config.degradation, config.sharpen_targets, config.degradation_ranges)
     patches = PhotoPatches(photos, config.patch, length, config.seed, degrade)
     return _with_camera_pairs(config, CaptionedPatches(patches, config.prompts, shares), length, shares)
 

@@ -104,7 +104,7 @@ class SD21Task:
 
     def prepare(self, device: torch.device) -> None:
         """Frozen weights in half precision under mixed precision, trained ones in float32."""
-        self.base.to(device, DTYPES[self.config.precision])
+        self.base.to(device, DTYPES[self.config.precision], exact_encoder=self.config.noise_gradient)
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()

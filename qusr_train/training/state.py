@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 
 # What may differ between a run and its continuation; everything else would mix two different runs.
 _FREE_TO_CHANGE = {
-    "photos", "pairs", "camera_pairs", "out", "steps", "workers", "save_every", "log_every", "sample_every", "tracker",
-    "precision", "gradient_checkpointing", "shard", "compile", "lpips_backbone", "batch_size", "accumulation",
-    "validate", "validate_every", "validate_metrics", "best", "keep", "learning_rate", "schedule", "hold", "warmup",
+    "photos", "more_photos", "pairs", "camera_pairs", "out", "steps", "workers", "save_every", "log_every",
+    "sample_every", "tracker", "precision", "gradient_checkpointing", "shard", "compile", "lpips_backbone",
+    "batch_size", "accumulation", "validate", "validate_every", "validate_metrics", "best", "keep",
+    "learning_rate", "schedule", "hold", "warmup",
 }  # fmt: skip
 
 _TOLD = ("steps", "learning_rate", "schedule", "hold", "warmup", "precision")

@@ -135,7 +135,7 @@ def test_server_by_command(folder: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--captioner", "server"], "--model: is needed for --captioner server"),
-        (["--captioner", "server", "--model", "m"], "base_url: is empty"),
+        (["--captioner", "server", "--model", "m"], "--server: is empty; give the server"),
         (["--captioner", "qwen", "--model", "nowhere"], "holds no readable config.json"),
     ],
 )

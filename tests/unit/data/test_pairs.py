@@ -20,7 +20,7 @@ from qusr_train.data.photo_files import FilePatches, epoch_order
 from qusr_train.data.pregenerate import Pregeneration, pregenerate
 from qusr_train.data.pregenerated import RECORDS, read_records
 from qusr_train.data.prompts import PromptShares
-from qusr_train.data.real_esrgan import KINDS, blur_kernel, degrade_second_order, sharpen_target
+from qusr_train.data.real_esrgan import AUTHORS, KINDS, blur_kernel, degrade_second_order, read_ranges, sharpen_target
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -210,3 +210,58 @@ def test_pairs_of_wrong_sizes_are_named(photos: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(out / "lr" / "00000000.png")
     with pytest.raises(ValueError, match=r"is 10 x 10, its target 64 x 64; expected 4 times the size"):
         PairPatches(out, 64, 1, 1, "empty")
+
+
+def test_the_authors_ranges_are_those_of_their_file() -> None:
+    """src/datasets/params.yml of the published code, read by hand."""
+    first, second = AUTHORS.first, AUTHORS.second
+    assert (first.resize, first.gaussian, first.poisson, first.quality) == ((0.3, 1.5), (1, 15), (0.05, 2.0), (60, 95))
+    assert (second.resize, second.gaussian, second.poisson) == ((0.6, 1.2), (1, 12), (0.05, 1.0))
+    assert (first.blur_share, second.blur_share, second.quality) == (1.0, 0.5, (60, 100))
+    assert (first.sigma, second.sigma) == ((0.2, 3.0), (0.2, 1.5))
+
+
+def test_authors_degradation_is_milder(texture: Tensor) -> None:
+    photo = texture[:, :, :64, :64]
+
+    def error(name: str) -> float:
+        degrade = degradation(name)
+        lows = [degrade(photo, _generator(seed), 4).lr for seed in range(24)]
+        return float(np.mean([(low - torch.nn.functional.avg_pool2d(photo, 4)).abs().mean().item() for low in lows]))
+
+    assert error("authors") < 0.9 * error("second_order")
+
+
+def test_own_ranges_from_a_file(tmp_path: Path, texture: Tensor) -> None:
+    path = tmp_path / "ranges.json"
+    path.write_text(json.dumps({"second": {"quality": [10, 12], "blur_share": 0}}))
+    ranges = read_ranges(path)
+    assert (ranges.second.quality, ranges.second.blur_share) == ((10.0, 12.0), 0.0)
+    assert ranges.first == read_ranges(path).first
+    photo = texture[:, :, :64, :64]
+    rough, plain = degradation("authors", ranges=str(path)), degradation("authors")
+    assert not torch.equal(rough(photo, _generator(1), 4).lr, plain(photo, _generator(1), 4).lr)
+    for content in ({"third": {}}, {"first": {"colour": 1}}, {"first": {"quality": [9, 3]}}, [1]):
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"degradation_ranges .*: expected an object with `first` and `second`"):
+            read_ranges(path)
+
+
+def test_upright_crops_are_flipped_but_never_turned(photos: Path) -> None:
+    from qusr_train.data.samples import flipped, turned_pair
+
+    picture = torch.arange(12.0).view(1, 3, 4)
+    seen = {tuple(flipped(picture, _generator(seed)).flatten().tolist()) for seed in range(20)}
+    assert seen == {tuple(x.flatten().tolist()) for x in (picture, picture.flip(2))}
+    for seed in range(10):
+        one, other = turned_pair(picture, picture, _generator(seed), upright=True)
+        assert torch.equal(one, other)
+        assert tuple(one.flatten().tolist()) in seen
+
+
+def test_a_sheet_to_look_at(photos: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    flags = ["--photos", str(photos), "--out", str(tmp_path / "out"), "--count", "0", "--patch", "64"]
+    assert main(["degrade", *flags, "--degradation", "authors", "--upright", "--sheet", str(sheet)]) == 0
+    with Image.open(sheet) as picture:
+        assert picture.size == (4 * 2 * 192, 3 * 192)

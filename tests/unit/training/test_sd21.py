@@ -260,7 +260,30 @@ def test_mixed_precision_keeps_trained_weights_in_float32(
     train(task.config, task)
     assert {p.dtype for p in task.model.parameters() if p.requires_grad} == {torch.float32}
     assert task.base.unet.conv_in.base_layer.weight.dtype is torch.bfloat16
-    assert task.base.vae.dtype is torch.bfloat16
+    assert task.base.vae.decoder.conv_in.weight.dtype is torch.bfloat16
+    assert task.base.vae.encoder.conv_in.weight.dtype is torch.float32  # for the gradient through the noise
+
+
+def test_the_gradient_through_the_noise_survives_bf16(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """With trained-like weights and a real picture, losses that reach the UEM through the noise only."""
+    from qusr_train.images.read import read_image
+
+    start = GOLDEN / "checkpoints" / "qusr.pkl"
+    x_lq = (read_image(GOLDEN / "runs" / "qusr_128_lq.png").rgb * 2 - 1)[:, :, 32:96, 32:96]
+    batch = Batch(x_lq, (x_lq * 1.1).clamp(-1, 1), ["a blurry photo with noise"])
+
+    def gradient(precision: str) -> torch.Tensor:
+        changes: dict[str, Any] = {"l2_weight": 1.0, "csd_weight": 0.0, "uncertainty_weight": 0.0}
+        changes |= {"init_checkpoint": str(start), "uem_channels": load_checkpoint(start).hidden_channels}
+        task = SD21Task(_config(folder, pairs, tmp_path, precision=precision, noise_gradient=True, **changes))
+        task.prepare(torch.device("cpu"))
+        on = precision != "no"
+        noise = StepNoise(1, 0, 0, 1, 1)
+        task.step(task.model, batch, noise, lambda: torch.autocast("cpu", torch.bfloat16, on)).loss.backward()
+        return torch.cat([p.grad.flatten() for p in task.model.uem.parameters()])
+
+    true, half = gradient("no"), gradient("bf16")
+    assert torch.nn.functional.cosine_similarity(true, half, 0) > 0.9
 
 
 def test_eight_bit_optimizer(folder: Path, pairs: Path, tmp_path: Path) -> None:

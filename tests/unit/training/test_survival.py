@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -168,13 +167,32 @@ def test_interrupt_saves_before_it_stops(photos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "base.safetensors").is_file()
 
 
+def test_a_file_asks_to_stop(photos: Path, tmp_path: Path) -> None:
+    """What Cancel does on every system; the file is gone afterwards, so that the run can go on."""
+    process = subprocess.Popen(
+        _command(photos, tmp_path, "--save_every", "1000", "--steps", "1000"),
+        cwd=ROOT, env=_environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    _wait_for((tmp_path / "base.metrics.jsonl").exists, process)
+    (tmp_path / "base.stop").touch()
+    _, shown = process.communicate(timeout=240)
+    assert process.returncode == 130, shown
+    assert _state(tmp_path)["step"] >= 1
+    assert not (tmp_path / "base.stop").exists()
+
+
 @pytest.fixture
 def small_files() -> Any:
     """A disk that takes no file above 1 MB: the kernel's own refusal, as on a full one."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit on file sizes")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    def lift() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    yield lift
+    lift()
 
 
 def test_full_disk_is_reported_and_the_last_good_checkpoint_stays(
@@ -183,11 +201,11 @@ def test_full_disk_is_reported_and_the_last_good_checkpoint_stays(
     with pytest.raises(TrainingStopped):
         train(_config(photos, tmp_path), should_stop=_stop_after(2))
     before = {path: path.read_bytes() for path in tmp_path.glob("base.s*")}
-    request.getfixturevalue("small_files")
+    lift = request.getfixturevalue("small_files")
     with pytest.raises(CheckpointNotWritten, match=r"step 4 could not be written .*still holds the last good one"):
         train(_config(photos, tmp_path))
     assert {path: path.read_bytes() for path in tmp_path.glob("base.s*")} == before
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
+    lift()
     train(_config(photos, tmp_path))
     _assert_equal(_state(tmp_path), _state(straight))
 

@@ -16,7 +16,7 @@ from qusr_train.checkpoints.qusr_file import load_qusr
 from qusr_train.cli.main import main
 from qusr_train.model.lora import merge
 from qusr_train.model.stable_diffusion import load_stable_diffusion
-from qusr_train.training.config import TrainConfig
+from qusr_train.training.config import TrainConfig, load_config_file
 from qusr_train.training.loop import train
 from qusr_train.training.sd21 import SD21Task
 from tests.support.diffusers_model import GOLDEN, golden_folder
@@ -156,3 +156,6 @@ def test_lora_is_read_by_diffusers(base: Path, tmp_path: Path) -> None:
 def test_defaults_of_the_stage_are_not_nanos() -> None:
     config = TrainConfig.from_mapping({"stage": "sd21", "init": "x", "photos": "y", "out": "z"})
     assert (config.patch, config.learning_rate, config.ema, config.noise_variant) == (512, 3e-5, 0.0, "reference")
+    assert (config.degradation, config.upright, config.batch_size * config.accumulation) == ("authors", True, 16)
+    paper = TrainConfig.from_mapping({**load_config_file("sd21_paper"), "init": "x", "photos": "y", "out": "z"})
+    assert (paper.noise_variant, paper.degradation) == ("paper", "second_order")
