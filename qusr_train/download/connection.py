@@ -1,4 +1,7 @@
-"""One HTTP connection to a public file: proxy, certificates, redirects, and errors in words."""
+"""One HTTP connection to a public file: proxy, certificates, redirects, and errors in words.
+
+On the standard library: ComfyUI brings neither httpx nor tenacity for certain, and huggingface_hub knows one host.
+"""
 
 from __future__ import annotations
 
