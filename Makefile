@@ -1,11 +1,13 @@
 # `make demo` runs the example in a real ComfyUI, `make test` runs every test, `make serve` opens ComfyUI.
-# Each installs what it needs into .venv; set COMFYUI_PATH to use your own ComfyUI.
+# Each installs what it needs into .venv; set COMFYUI_PATH to use your own ComfyUI, of any version since 0.3.75.
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 EXTRAS := train,evaluate,captions,eightbit,wandb,dev
+# Another COMFYUI_PATH than last time: its own requirements and front end have to be installed.
+$(shell [ "$$(cat $(READY) 2>/dev/null)" = "$(COMFYUI_PATH)" ] || rm -f $(READY))
 # Node.js comes with the Python packages: the tests do not depend on what the machine has.
 NODE := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 JS_READY := tests/js/node_modules/.ready
@@ -24,7 +26,7 @@ $(READY): $(PY) pyproject.toml requirements.txt tests/support/comfyui.py
 	@$(PY) -m pip install torch torchvision > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
 	@$(PY) -m pip install -e ".[$(EXTRAS)]" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
 	@$(PY) -c 'from tests.support.comfyui import install_requirements; install_requirements()'
-	@touch $@
+	@printf '%s' "$(COMFYUI_PATH)" > $@
 
 $(JS_READY): $(READY) tests/js/package.json tests/js/package-lock.json
 	@cd tests/js && $(NODE) npm ci --silent --no-audit --no-fund || \
@@ -46,6 +48,8 @@ test: $(READY) $(JS_READY)
 # The attacks in their long form: hours. `make test` runs the short one. Measured: tests/attacks/RESULTS.md
 attack: $(READY)
 	QUSR_ATTACK=long $(PY) -m pytest tests/attacks
+	$(PY) -m tests.attacks.long kills --count 200
+	$(PY) -m tests.attacks.long images --count 5000
 
 # Only the browser tests; QUSR_FRONTEND=latest runs them on the newest front end instead of the one that ComfyUI pins.
 test-e2e: $(READY) $(JS_READY)

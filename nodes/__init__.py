@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import ComfyExtension, io
 
 from .captions import QUSRQwenPrompt, QUSRServerPrompt
@@ -12,6 +14,7 @@ from .download import QUSRDownload
 from .enlarge import QUSREnlarge
 from .example import QUSRExamplePhoto
 from .load import QUSRLoader, QUSRNanoLoader
+from .native.internals import missing
 from .noise import QUSRAdaptiveNoise
 from .photo_guide import QUSRPhotoGuide
 from .prompt import QUSREncodePrompt, QUSRQualityPrompt
@@ -47,7 +50,17 @@ NODES: list[type[io.ComfyNode]] = [
 ]
 
 
+log = logging.getLogger(__name__)
+
+
 class QUSRExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        if gone := missing():
+            log.warning(
+                "QUSR: this ComfyUI lacks %s, which some QUSR nodes need; update QUSR, or report it to its makers",
+                ", ".join(gone),
+            )
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
 

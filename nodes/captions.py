@@ -10,16 +10,25 @@ import folder_paths
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..qusr_train.captions.cache import CaptionCache, caption_images
+from ..qusr_train.captions.cache import AT_THE_SCREEN, CaptionCache, caption_images
 from ..qusr_train.captions.captioner import Captioner, CaptionError
 from ..qusr_train.captions.instruction import INSTRUCTION, MAX_WORDS
 from ..qusr_train.captions.key import HOSTS_VARIABLE, KEY_VARIABLE
-from ..qusr_train.captions.qwen import ATTENTIONS, DTYPES, QUANTIZATIONS, QwenCaptioner, QwenFolder
+from ..qusr_train.captions.qwen import (
+    ATTENTIONS,
+    DTYPES,
+    QUANTIZATIONS,
+    QwenCaptioner,
+    QwenFolder,
+    require_for_qwen,
+)
 from ..qusr_train.captions.qwen_models import PUBLISHED, RESEARCH, download_qwen, find_qwen
 from ..qusr_train.captions.server import ServerCaptioner, parse_addresses
+from ..qusr_train.packages import MissingPackages
 from .native.errors import input_names
 from .native.host import check_image, checkpoint_interrupt, model_folders, progress
 from .native.qwen import forget_qwen, open_qwen
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
 QWEN_FOLDER = "LLM"  # where other extensions put language models too
@@ -29,7 +38,7 @@ folder_paths.add_model_folder_path(QWEN_FOLDER, str(Path(folder_paths.models_dir
 
 def caption_cache() -> CaptionCache:
     """In ComfyUI's user folder, since the temporary one is emptied at every start."""
-    return CaptionCache(Path(folder_paths.get_user_directory()) / "qusr" / "captions.sqlite")
+    return CaptionCache(Path(folder_paths.get_user_directory()) / "qusr" / "captions.sqlite", patience=AT_THE_SCREEN)
 
 
 def reporter(total: int) -> Callable[[int], None]:
@@ -77,6 +86,7 @@ def _prompt() -> io.String.Output:
 
 class QUSRQwenPrompt(io.ComfyNode):
     @classmethod
+    @advanced("temperature", "seed", "dtype", "quantization", "attention", "keep_loaded")
     def define_schema(cls) -> io.Schema:
         research = ", ".join(model.name for model in PUBLISHED.values() if model.licence == RESEARCH)
         local = find_qwen(model_folders(QWEN_FOLDER))
@@ -84,6 +94,7 @@ class QUSRQwenPrompt(io.ComfyNode):
             node_id="QUSRQwenPrompt",
             display_name="QUSR Qwen Prompt (local)",
             category=CATEGORY,
+            **found_by("caption, describe image, interrogate, qwen-vl, qwen2.5-vl, qwen3-vl, vlm, llm, image to text"),
             description=(
                 "Describes the photo with a Qwen-VL on this computer, as the paper does. Answers are remembered: the "
                 "same photo is not asked about twice. Needs the transformers library."
@@ -152,14 +163,16 @@ class QUSRQwenPrompt(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, download: bool) -> bool | str:
-        """Before anything runs: a missing model must not be noticed after minutes."""
+    def validate_inputs(cls, model: str, download: bool, quantization: str = "none") -> bool | str:
+        """Before anything runs: a missing model or package must not be noticed after minutes."""
         folders = model_folders(QWEN_FOLDER)
-        return (
-            True
-            if model in find_qwen(folders) or (download and model in PUBLISHED)
-            else f"model: {_missing(model, folders)}"
-        )
+        if model not in find_qwen(folders) and not (download and model in PUBLISHED):
+            return f"model: {_missing(model, folders)}"
+        try:
+            require_for_qwen(quantization)
+        except MissingPackages as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(
@@ -216,11 +229,15 @@ def _missing(model: str, folders: list[Path]) -> str:
 
 class QUSRServerPrompt(io.ComfyNode):
     @classmethod
+    @advanced("seed", "key_variable", "timeout")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRServerPrompt",
             display_name="QUSR Server Prompt",
             category=CATEGORY,
+            **found_by(
+                "caption, describe image, interrogate, ollama, vllm, llama.cpp, openai, vlm, llm, image to text"
+            ),
             description=(
                 "Describes the photo with a model behind an OpenAI-compatible server: vLLM, Ollama, llama.cpp. The "
                 "photo is sent to that server. Answers are remembered: the same photo is not asked about twice."
@@ -240,7 +257,11 @@ class QUSRServerPrompt(io.ComfyNode):
                 ),
                 *_instruction(),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0x7FFFFFFF, tooltip="Sent to the server. Another seed asks anew."
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0x7FFFFFFF,
+                    tooltip="Sent to the server. Another seed asks anew.",
                 ),
                 io.String.Input(
                     "key_variable",

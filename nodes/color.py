@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..qusr_train.images.color import COLOR_FIXES, fix_color
 from .native.host import check_image, image_out, match_batch, match_size
+from .native.schema import found_by
 from .native.sockets import CATEGORY
 
 
@@ -17,6 +18,7 @@ class QUSRColorFix(io.ComfyNode):
             node_id="QUSRColorFix",
             display_name="QUSR Color Fix",
             category=CATEGORY,
+            **found_by("color match, color transfer, color correction, wavelet, adain, colour"),
             description="Gives the restored image the colours of the photo it came from and keeps its detail.",
             inputs=[
                 io.Image.Input("image", tooltip="The restored image. Its alpha, if any, is kept."),

@@ -7,8 +7,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .native.host import check_image, image_out, match_batch, match_size
+from .native.schema import found_by
 from .native.sockets import CATEGORY
-from .native.view_files import save_picture
+from .native.view_files import forget_old_runs, save_picture
 
 
 class QUSRCompare(io.ComfyNode):
@@ -18,6 +19,7 @@ class QUSRCompare(io.ComfyNode):
             node_id="QUSRCompare",
             display_name="QUSR Compare",
             category=CATEGORY,
+            **found_by("compare images, image comparer, before after, slider, difference"),
             description="Before and after: slider, side by side, amplified difference, flicker.",
             inputs=[
                 io.Image.Input("before", tooltip="The photo as it was; enlarged to the size of after."),
@@ -42,4 +44,5 @@ class QUSRCompare(io.ComfyNode):
             }
             for a, b in zip(left, right, strict=True)
         ]
+        forget_old_runs(pairs)
         return io.NodeOutput(pair, ui={"qusr_compare": pairs})

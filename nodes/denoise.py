@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +17,10 @@ from torch import Tensor
 from ..qusr_train.images.tiling import BLENDS, Blend, Tile, blend_tiles, count_tiles, exact_tiles
 from .native.comfy_types import CONDITIONING, LATENT, MODEL, NOISE
 from .native.host import checkpoint_interrupt, progress
+from .native.oom import WHOLE, halve_until_it_fits
 from .native.sampling import is_one_step
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
-
-log = logging.getLogger(__name__)
-
 
 SMALLEST_TILE = 32  # latent pixels
 
@@ -185,47 +183,38 @@ def _restore_one(
     place: tuple[int, int],
 ) -> Tensor:
     """One image of a batch, `place` being its index and the batch's size."""
-    management = comfy.model_management
     size = (sample.shape[-2], sample.shape[-1])
-    tile, overlap = (tiling.tile if 0 < tiling.tile < max(size) else 0), tiling.overlap
-    while True:
-        overlap = min(overlap, tile // 2) if tile else overlap
-        tiles = (count_tiles(*size, tile, 0 if reach(model) else overlap)) if tile else 1
+
+    def attempt(tile: int) -> Tensor:
+        overlap = tiling.overlap if tile == tiling.tile else tiling.overlap or tile // 4
+        overlap = min(overlap, tile // 2)
+        tiles = count_tiles(*size, tile, 0 if reach(model) else overlap) if tile else 1
         bar = progress(tiles * place[1], "tiles")
         bar.update_absolute(tiles * place[0])
 
-        def each(bar: Any = bar) -> None:
+        def each() -> None:
             bar.update(1)
             checkpoint_interrupt()
 
-        try:
-            guider = comfy.samplers.CFGGuider(
-                tiled_model(model, Tiling(tile, overlap, tiling.blend), each) if tile else model
-            )
-            guider.inner_set_conds({"positive": conditioning})
-            restored = guider.sample(
-                injected,
-                sample,
-                comfy.samplers.ksampler("euler"),
-                torch.tensor([1.0, 0.0]),
-                denoise_mask=mask,
-                disable_pbar=True,
-                seed=seed,
-            ).to(management.intermediate_device())
-            break
-        except management.OOM_EXCEPTION:
-            pass  # go on outside: the exception keeps the tensors of its frames alive
-        if tile and tile <= SMALLEST_TILE:
-            raise RuntimeError(
-                f"model: out of memory even with tiles of {SMALLEST_TILE} latent pixels; close other programs that use "
-                "the GPU, or start ComfyUI with --lowvram"
-            )
-        tile = max(SMALLEST_TILE, (tile or max(size)) // 2 // 8 * 8)
-        overlap = overlap or tile // 4
-        management.soft_empty_cache()
-        log.warning("QUSR: out of memory in the denoiser, trying again with tiles of %d latent pixels", tile)
-    if not tile:
-        each()
+        guider = comfy.samplers.CFGGuider(
+            tiled_model(model, Tiling(tile, overlap, tiling.blend), each) if tile else model
+        )
+        guider.inner_set_conds({"positive": conditioning})
+        restored = guider.sample(
+            injected,
+            sample,
+            comfy.samplers.ksampler("euler"),
+            torch.tensor([1.0, 0.0]),
+            denoise_mask=mask,
+            disable_pbar=True,
+            seed=seed,
+        ).to(comfy.model_management.intermediate_device())
+        if tile == WHOLE:
+            each()
+        return restored
+
+    tile = tiling.tile if 0 < tiling.tile < max(size) else WHOLE
+    restored = halve_until_it_fits(attempt, tile, max(size) // 2, SMALLEST_TILE, place="model", unit="latent pixels")
     if not torch.isfinite(restored).all():
         raise RuntimeError(
             "model: the result has NaN or infinite values; the model overflows in half precision on this device. "
@@ -236,11 +225,13 @@ def _restore_one(
 
 class QUSROneStepDenoise(io.ComfyNode):
     @classmethod
+    @advanced("tile", "overlap", "blend")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSROneStepDenoise",
             display_name="QUSR One-Step Denoise",
             category=CATEGORY,
+            **found_by("denoise, denoiser, sampler, ksampler, one step, super resolution, upscale, tiled diffusion"),
             description="Adds the noise, predicts the residual once and subtracts it (paper equations 1-2 and 7).",
             inputs=[
                 io.Model.Input("model", tooltip="From a QUSR loader."),

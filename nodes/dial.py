@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..qusr_train.presets import PRESETS
 from .native.comfy_types import MODEL
-from .native.dial import Turned, turn
+from .native.dial import Turned, has_base, turn
 
 DIAL, CUSTOM = "dial", "custom"
 
@@ -44,4 +44,6 @@ def chosen(model: MODEL, preset: str, detail: float, strength: float, noise_stre
         return turn(model, detail)
     if preset == CUSTOM:
         return Turned(model, strength, noise_strength)
-    return Turned(model, PRESETS[preset].strength, PRESETS[preset].noise)
+    named, base = PRESETS[preset], has_base(model)
+    placed = turn(model, named.detail).model if base else model
+    return Turned(placed, named.residual_share(base), named.noise)

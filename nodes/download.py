@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from ..qusr_train.download.catalog import MODELS
 from ..qusr_train.download.models import choose, download_model, look
 from .native.host import checkpoint_interrupt, model_folders, progress
+from .native.schema import found_by
 from .native.sockets import CATEGORY
 
 
@@ -18,6 +19,7 @@ class QUSRDownload(io.ComfyNode):
             node_id="QUSRDownload",
             display_name="QUSR Download",
             category=CATEGORY,
+            **found_by("download model, get weights, sd 2.1, stable diffusion 2.1, taesd, osediff, model manager"),
             description=(
                 "Fetches public weights into ComfyUI's model folders: Stable Diffusion 2.1-base, TAESD, OSEDiff. "
                 "Looks through all your model folders first, and downloads nothing until you switch it on."

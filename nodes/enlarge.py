@@ -10,6 +10,7 @@ from torch import Tensor
 from ..qusr_train.images.check import enlarge
 from ..qusr_train.images.size import SIZE_RULES, target_size
 from .native.host import check_image, image_out
+from .native.schema import found_by
 from .native.sockets import CATEGORY
 
 TRAINED = "The models are trained for 4; 1 restores without enlarging."
@@ -63,6 +64,7 @@ class QUSREnlarge(io.ComfyNode):
             node_id="QUSREnlarge",
             display_name="QUSR Enlarge",
             category=CATEGORY,
+            **found_by("upscale image, resize, scale image, bicubic, enlarge image"),
             description=(
                 "Bicubic enlargement exactly as QUSR was trained with, by any factor or to a given size. Feed the "
                 "result to VAE Encode, QUSR Uncertainty and QUSR Color Fix."

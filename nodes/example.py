@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..qusr_train.images.read import read_image
 from .native.host import image_out
+from .native.schema import found_by
 from .native.sockets import CATEGORY
 
 FOLDER = Path(__file__).parent / "example_photo"
@@ -20,6 +21,7 @@ class QUSRExamplePhoto(io.ComfyNode):
             node_id="QUSRExamplePhoto",
             display_name="QUSR Example Photo",
             category=CATEGORY,
+            **found_by("test image, sample image, demo photo"),
             description=(
                 "A small, degraded photo to try QUSR with, and its original. Replace this node by Load Image for your "
                 "own photo. Photo: 'Perched Osprey', Budgie Desktop Developers, CC0."

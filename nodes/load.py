@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,46 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..qusr_train.checkpoints.format import CheckpointError, stored_format
-from ..qusr_train.checkpoints.load import load_checkpoint
+from ..qusr_train.checkpoints.load import is_of_the_family, load_checkpoint
 from ..qusr_train.checkpoints.nano_file import BUNDLED, FORMAT
-from .native.host import MODEL_FOLDER, register_model_folder
+from .native.host import MODEL_FOLDER, MODEL_SUFFIXES, register_model_folder
 from .native.nano import load_nano_models
 from .native.places import model_file
+from .native.schema import found_by
 from .native.sockets import CATEGORY, UEMSocket
 from .native.stable_diffusion import apply_checkpoint, apply_to_vae, loaded_uem
 
+LORAS = "loras"  # ComfyUI's own kind of folder
 NO_FILES = "(put a file into models/qusr)"
 BUNDLED_NANO = "qusr-nano (bundled)"
 
 register_model_folder()
+
+
+def _checkpoints() -> list[str]:
+    """The files in models/qusr, and those in models/loras that are of the family: people keep pisa_sr.pkl there."""
+    names = folder_paths.get_filename_list(MODEL_FOLDER)
+    others = [name for name in folder_paths.get_filename_list(LORAS) if name.endswith(MODEL_SUFFIXES)]
+    return [
+        *names,
+        *(name for name in others if name not in names and _is_ours(folder_paths.get_full_path(LORAS, name))),
+    ]
+
+
+def _is_ours(path: str | None) -> bool:
+    return path is not None and _known_file(path, Path(path).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _known_file(path: str, changed: int) -> bool:
+    """Remembered, since a folder of LoRA can be large, and the list is made again and again."""
+    return is_of_the_family(path)
+
+
+def _path(checkpoint: str) -> str | None:
+    """Where a file of `_checkpoints` is; None if it is gone."""
+    found = model_file(checkpoint)
+    return found or (model_file(checkpoint, LORAS) if checkpoint.endswith(MODEL_SUFFIXES) else None)
 
 
 def _nano_files() -> list[str]:
@@ -40,6 +69,7 @@ class QUSRNanoLoader(io.ComfyNode):
             node_id="QUSRNanoLoader",
             display_name="QUSR Nano Loader",
             category=CATEGORY,
+            **found_by("load upscale model, super resolution model, upscaler, nano, seedvr2, esrgan"),
             description=(
                 "Loads qusr-nano, the small 4x model that comes with this extension, or one that QUSR Train made. "
                 "Nothing is downloaded."
@@ -81,7 +111,7 @@ class QUSRNanoLoader(io.ComfyNode):
         """Before anything runs: a missing file must not be noticed after minutes."""
         path = _nano_path(checkpoint)
         if path is None:
-            return _missing(checkpoint)
+            return _missing(checkpoint, MODEL_FOLDER)
         if stored_format(path) == FORMAT:
             return True
         return (
@@ -92,7 +122,7 @@ class QUSRNanoLoader(io.ComfyNode):
     def execute(cls, lora_strength: float, checkpoint: str = BUNDLED_NANO) -> io.NodeOutput:
         path = _nano_path(checkpoint)
         if path is None:
-            raise CheckpointError(_missing(checkpoint))
+            raise CheckpointError(_missing(checkpoint, MODEL_FOLDER))
         models = load_nano_models(lora_strength, path)
         return io.NodeOutput(models.model, models.clip, models.vae, models.uem)
 
@@ -108,6 +138,10 @@ class QUSRLoader(io.ComfyNode):
             node_id="QUSRLoader",
             display_name="QUSR Loader (SD 2.1)",
             category=CATEGORY,
+            **found_by(
+                "super resolution model, load upscale model, pisa-sr, pisasr, osediff, "
+                "sd 2.1 super resolution, seedvr2, supir, lora"
+            ),
             description=(
                 "Puts a QUSR, PiSA-SR, OSEDiff or CODSR file from models/qusr onto SD 2.1-base. The model then "
                 "restores in one step, here or in SamplerCustomAdvanced."
@@ -116,8 +150,8 @@ class QUSRLoader(io.ComfyNode):
                 io.Model.Input("model", tooltip="SD 2.1-base (512 px), from Load Checkpoint. No other base fits."),
                 io.Combo.Input(
                     "checkpoint",
-                    options=folder_paths.get_filename_list(MODEL_FOLDER) or [NO_FILES],
-                    tooltip="A file in models/qusr: .safetensors of QUSR, or the authors' .pkl.",
+                    options=_checkpoints() or [NO_FILES],
+                    tooltip="A file in models/qusr or models/loras: .safetensors of QUSR, or the authors' .pkl.",
                 ),
                 _strength(
                     "strength",
@@ -141,24 +175,24 @@ class QUSRLoader(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, **_: Any) -> float:
-        path = model_file(checkpoint)
+        path = _path(checkpoint)
         return Path(path).stat().st_mtime if path else 0.0
 
     @classmethod
     def validate_inputs(cls, checkpoint: str) -> bool | str:
         """Before anything runs: a missing file must not be noticed after minutes."""
-        path = model_file(checkpoint)
+        path = _path(checkpoint)
         if path is None:
-            return _missing(checkpoint)
+            return _missing(checkpoint, MODEL_FOLDER, LORAS)
         return _is_nano(checkpoint) if stored_format(path) == FORMAT else True
 
     @classmethod
     def execute(
         cls, model: Any, checkpoint: str, strength: float, pixel: float, semantic: float, vae: Any = None
     ) -> io.NodeOutput:
-        path = model_file(checkpoint)
+        path = _path(checkpoint)
         if path is None:
-            raise CheckpointError(_missing(checkpoint))
+            raise CheckpointError(_missing(checkpoint, MODEL_FOLDER, LORAS))
         if stored_format(path) == FORMAT:
             raise CheckpointError(_is_nano(checkpoint))
         content = load_checkpoint(path)
@@ -169,8 +203,8 @@ class QUSRLoader(io.ComfyNode):
         )
 
 
-def _missing(checkpoint: str) -> str:
-    searched = ", ".join(folder_paths.get_folder_paths(MODEL_FOLDER))
+def _missing(checkpoint: str, *kinds: str) -> str:
+    searched = ", ".join(folder for kind in kinds for folder in folder_paths.get_folder_paths(kind))
     return (
         f"checkpoint: {checkpoint} is not there (searched {searched}); put a QUSR .safetensors or .pkl file into one "
         "of these folders and press R to refresh"

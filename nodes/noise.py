@@ -14,6 +14,7 @@ from ..qusr_train.model.sobel import sobel_sigma
 from .native.comfy_types import VAE
 from .native.host import image_out
 from .native.noise import AdaptiveNoise
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
 from .vae import encode, tile_inputs
 
@@ -75,6 +76,7 @@ def seeds_input() -> Any:
 
 class QUSRAdaptiveNoise(io.ComfyNode):
     @classmethod
+    @advanced("variant", "parameters", "k", "m", "p", "delta", "tile", "tiles")
     def define_schema(cls) -> io.Schema:
         def parameter(name: str, default: float, high: float, step: float, text: str) -> io.Float.Input:
             return io.Float.Input(
@@ -92,6 +94,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
             node_id="QUSRAdaptiveNoise",
             display_name="QUSR Adaptive Noise",
             category=CATEGORY,
+            **found_by("random noise, inject noise, noise injection, detail"),
             description=(
                 "Noise that is strong where the model is unsure and weak where it is sure (paper equations 4-7). "
                 "A native NOISE: goes into QUSR One-Step Denoise or SamplerCustomAdvanced."

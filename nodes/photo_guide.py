@@ -10,6 +10,7 @@ from torch import Tensor
 from .native.comfy_types import CONDITIONING, MODEL
 from .native.host import check_image
 from .native.photo_guide import guide_of, guided_conditioning
+from .native.schema import found_by
 from .native.sockets import CATEGORY
 
 
@@ -26,6 +27,7 @@ class QUSRPhotoGuide(io.ComfyNode):
             node_id="QUSRPhotoGuide",
             display_name="QUSR Photo Guide (CODSR)",
             category=CATEGORY,
+            **found_by("codsr, super resolution, photo guide, control"),
             description=(
                 "Lets a CODSR model look at the photo itself, beside the prompt: the VAE loses detail that the photo "
                 "still has. Other models need no such guide and the conditioning passes through unchanged."

@@ -21,6 +21,7 @@ from ..qusr_train.model.tokenizer import (
 )
 from .native.comfy_types import CLIP, CONDITIONING
 from .native.host import check_image
+from .native.schema import found_by
 from .native.sockets import CATEGORY, TilesSocket
 from .tiles import PhotoTiles
 
@@ -112,6 +113,7 @@ class QUSRQualityPrompt(io.ComfyNode):
             node_id="QUSRQualityPrompt",
             display_name="QUSR Quality Prompt (measured)",
             category=CATEGORY,
+            **found_by("caption, describe image, interrogate, image quality, blur detection, noise detection, iqa"),
             description=(
                 "Measures clarity, color, noise and lighting and puts them into words, without a language model. "
                 "Connect the small photo, not the enlarged one: enlarging hides noise."
@@ -145,6 +147,7 @@ class QUSREncodePrompt(io.ComfyNode):
             node_id="QUSREncodePrompt",
             display_name="QUSR Encode Prompt",
             category=CATEGORY,
+            **found_by("clip text encode, prompt, conditioning, quality prompt"),
             description=(
                 "Encodes the quality prompt. The text encoder reads 75 tokens; what does not fit is cut and shown. "
                 "Brackets are plain characters here. Several prompts become one batch, one for each image."

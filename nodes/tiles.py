@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..qusr_train.images.tiling import Tile, grid
 from .native.host import check_image, image_out
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, TilesSocket
 
 Area = tuple[str, float, float, float, float]
@@ -67,11 +68,13 @@ def whole_photo(photos: Tensor) -> PhotoTiles:
 
 class QUSRPhotoTiles(io.ComfyNode):
     @classmethod
+    @advanced("overlap")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRPhotoTiles",
             display_name="QUSR Photo Tiles",
             category=CATEGORY,
+            **found_by("split image, tile, image grid, tiled upscale, ultimate sd upscale"),
             description=(
                 "Cuts a photo into tiles, so that each part gets its own quality prompt. Connect images to a prompt "
                 "node, and tiles to QUSR Encode Prompt or QUSR Upscale."

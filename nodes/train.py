@@ -19,7 +19,9 @@ from ..qusr_train.checkpoints.nano_file import BUNDLED
 from ..qusr_train.files import write_whole
 from ..qusr_train.images.read import read_image
 from ..qusr_train.images.write import to_picture
-from ..qusr_train.training.config import TrainConfig, load_config_file
+from ..qusr_train.packages import MissingPackages
+from ..qusr_train.training.config import Stage, TrainConfig, load_config_file
+from ..qusr_train.training.needs import require_for_stage, require_for_training
 from ..qusr_train.training.plot import loss_plot
 from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics, stop_file
 from .native.errors import input_names, without_flags
@@ -33,10 +35,12 @@ from .native.places import (
     run_folder,
     run_folders,
 )
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
 ROOT = Path(__file__).resolve().parents[1]
 NANO, SD21 = "qusr-nano", "SD 2.1-base"
+STAGES: dict[str, Stage] = {NANO: "qusr", SD21: "sd21"}
 RECIPES = {NANO: "nano_qusr", SD21: "sd21"}
 PATIENCE = 60  # seconds that a process may take to save after Cancel
 
@@ -48,7 +52,9 @@ MORE = frozenset({
     "uncertainty_alpha", "uncertainty_norm", "lpips_backbone", "csd_guidance", "csd_timesteps", "csd_prompt",
     "csd_negative_prompt", "rank", "uem_channels", "noise_variant", "noise_k", "noise_m", "noise_p", "noise_gradient",
     "photo_factors", "degradation", "sharpen_targets", "precision", "optimizer", "gradient_checkpointing", "workers",
-    "save_every", "log_every", "sample_every", "tracker",
+    "save_every", "log_every", "sample_every", "tracker", "hold", "feature_weight", "adversarial_weight",
+    "adversarial_start", "adversarial_ramp", "adversarial_crop", "discriminator_learning_rate",
+    "add_error_map", "balance_patches", "upright", "continue_lora", "add_film",
 })  # fmt: skip
 MOST = {"workers": 16, "rank": 256, "uem_channels": 512, "accumulation": 1024}
 TRACKERS = ("auto", "tensorboard", "none")
@@ -155,11 +161,13 @@ def _samples(out: Path, stage: str) -> Tensor:
 
 class QUSRTrain(io.ComfyNode):
     @classmethod
+    @advanced("more")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRTrain",
             display_name="QUSR Train (experimental)",
             category=CATEGORY,
+            **found_by("train lora, fine-tune, finetune, super resolution training"),
             description=(
                 "Fine-tunes LoRA and UEM on a folder of photos, in a process of its own, and puts the file into "
                 "models/qusr. Cancel saves; the same settings go on from there."
@@ -218,6 +226,17 @@ class QUSRTrain(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        """Before anything runs: packages that are missing must not be noticed after minutes."""
+        if model not in STAGES:
+            return f"model: expected {' or '.join(STAGES)}, but got {model!r}"
+        try:
+            require_for_stage(STAGES[model])
+        except MissingPackages as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls, photos: str, name: str, model: str, steps: int, batch_size: int, patch: int, seed: int,
         base_folder: str = "", more: str = "",
@@ -226,6 +245,7 @@ class QUSRTrain(io.ComfyNode):
         changes = {"steps": steps, "batch_size": batch_size, "patch": patch, "seed": seed}
         with input_names(init="base_folder"):
             config = _settings(model, photos, base_folder, out, changes, more)
+        require_for_training(config)
         register_model_folder()
         comfy.model_management.unload_all_models()  # the other process needs the memory
         train_in_process(config)
@@ -245,6 +265,7 @@ class QUSRLossPlot(io.ComfyNode):
             node_id="QUSRLossPlot",
             display_name="QUSR Loss Plot (experimental)",
             category=CATEGORY,
+            **found_by("loss curve, loss graph, training progress"),
             description="The curves of a training run as a picture; also while it is still running elsewhere.",
             is_experimental=True,
             is_output_node=True,

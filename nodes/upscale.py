@@ -19,6 +19,7 @@ from .native.comfy_types import CLIP, MODEL, VAE
 from .native.dial import Turned
 from .native.host import CheckedImage, Stack, check_image, checkpoint_interrupt, image_out, one_bar
 from .native.nano import NanoLatents, load_nano_models
+from .native.schema import found_by
 from .native.sockets import CATEGORY, LoadedModels, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
 from .noise import adaptive_noise, seeds_input
 from .photo_guide import guide_by_photo
@@ -64,6 +65,10 @@ class QUSRUpscale(io.ComfyNode):
             node_id="QUSRUpscale",
             display_name="QUSR Upscale",
             category=CATEGORY,
+            **found_by(
+                "super resolution, upscale, upscaler, superres, restore photo, enhance, denoise, deblur, "
+                "increase resolution, hires, 4x, seedvr2, supir, esrgan, pisa-sr, osediff"
+            ),
             description=(
                 "Enlarges a photo, four times or to any size, and restores it: quality prompt, uncertainty, adaptive "
                 "noise, one-step denoiser and colour fix in one node. Works at once with the bundled qusr-nano model."
@@ -267,7 +272,7 @@ def upscale_batch(
             bar.update(1)
     return (
         results.whole,
-        Uncertainty(maps.whole, uem.noise, uem.latent_scale, uncertainty.estimator),
+        dataclasses.replace(uncertainty, map=maps.whole),
         enlarged.whole,
         "\n".join(prompts),
     )

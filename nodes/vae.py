@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +18,12 @@ from ..qusr_train.model.noise import seeded_noise
 from .native.comfy_types import LATENT
 from .native.exact_vae import native_layers
 from .native.host import check_image, checkpoint_interrupt, progress
+from .native.oom import WHOLE, halve_until_it_fits
+from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
-log = logging.getLogger(__name__)
-
 MODES = ("exact", "blended")
-WHOLE = 0
-FIRST_TILE, SMALLEST_TILE = 1024, 128  # image pixels
+FIRST_TILE, SMALLEST_TILE, LEAST_TILE = 1024, 128, 64  # image pixels; the last is what may be asked for
 
 
 def pad_to_block(images: Tensor, block: int) -> Tensor:
@@ -47,7 +45,7 @@ def is_stable_diffusion(vae: Any) -> bool:
         and model.bn is None
         and not any(len(level.attn) for level in [*model.encoder.down, *model.decoder.up])
         and not model.decoder.tanh_out
-        and not model.decoder.give_pre_end
+        and not getattr(model.decoder, "give_pre_end", False)  # gone since ComfyUI 0.3.77
     )
 
 
@@ -70,7 +68,7 @@ def encode(
 
     Raises:
         ValueError: the VAE has no posterior to sample from.
-        RuntimeError: out of memory with the smallest tile.
+        RuntimeError: out of memory with the smallest tile, or NaN in the result.
     """
     images = pad_to_block(images[..., :3], vae.spacial_compression_encode())
     known = is_stable_diffusion(vae)
@@ -88,7 +86,13 @@ def encode(
             noise = posterior_noise[index : index + 1].to(mean)
             mean = mean + noise * torch.exp(0.5 * log_variance.clamp(-30.0, 20.0))
         results.append(mean)
-    return torch.cat([result.float().cpu() for result in results]).to(comfy.model_management.intermediate_device())
+    latents = torch.cat([result.float().cpu() for result in results])
+    if not torch.isfinite(latents).all():
+        raise RuntimeError(
+            "vae: the latent has NaN or infinite values; the VAE overflows in half precision on this device (start "
+            "ComfyUI with --fp32-vae), or its file is damaged"
+        )
+    return latents.to(comfy.model_management.intermediate_device())
 
 
 def decode(vae: Any, latents: Tensor, tile: int = WHOLE, mode: str = "exact") -> Tensor:
@@ -145,7 +149,7 @@ def _moments(vae: Any, image: Tensor, tile: int) -> Tensor:
         return exact.moments(pixels)
 
     sweeps = native_layers(model).encoder.sweeps + 1  # quant_conv
-    return _smaller_until_it_fits(vae, sweeps, tile, pixels.shape[-2:], whole, tiled, memory)
+    return _as_memory_allows(vae, sweeps, tile, pixels.shape[-2:], whole, tiled, memory)
 
 
 def _decoded(vae: Any, latent: Tensor, tile: int) -> Tensor:
@@ -162,10 +166,10 @@ def _decoded(vae: Any, latent: Tensor, tile: int) -> Tensor:
     def tiled(exact: ExactVAE) -> Tensor:
         return exact.decode(latent)
 
-    return _smaller_until_it_fits(vae, native_layers(model).decoder.sweeps, tile, size, whole, tiled, memory)
+    return _as_memory_allows(vae, native_layers(model).decoder.sweeps, tile, size, whole, tiled, memory)
 
 
-def _smaller_until_it_fits(
+def _as_memory_allows(
     vae: Any,
     sweeps: int,
     tile: int,
@@ -175,44 +179,34 @@ def _smaller_until_it_fits(
     memory: Callable[[int], float],
 ) -> Tensor:
     """Run whole, or with tiles that are halved as long as the device's memory is short."""
-    management = comfy.model_management
-    if tile >= max(size):
-        tile = WHOLE
-    while True:
-        try:
-            management.load_models_gpu([vae.patcher], memory_required=memory(tile))
-            if not tile:
-                return whole().cpu()
-            bar = progress(sweeps * math.prod(-(-side // tile) for side in size), "tiles")
 
-            def each(bar: Any = bar) -> None:
-                bar.update(1)
-                checkpoint_interrupt()
+    def attempt(tile: int) -> Tensor:
+        comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory(tile))
+        if tile == WHOLE:
+            return whole().cpu()
+        bar = progress(sweeps * math.prod(-(-side // tile) for side in size), "tiles")
 
-            return tiled(ExactVAE(native_layers(vae.first_stage_model), tile, vae.device, vae.vae_dtype, each))
-        except management.OOM_EXCEPTION:
-            pass  # outside the except block, since the exception keeps the tensors of its frames alive
-        if tile and tile <= SMALLEST_TILE:
-            raise RuntimeError(
-                f"vae: out of memory even with tiles of {SMALLEST_TILE} pixels; close other programs that use the "
-                "GPU, or start ComfyUI with --lowvram"
-            )
-        tile = max(SMALLEST_TILE, tile // 2) if tile else min(FIRST_TILE, _half(max(size)))
-        management.soft_empty_cache()
-        log.warning("QUSR: out of memory in the VAE, trying again with tiles of %d pixels", tile)
+        def each() -> None:
+            bar.update(1)
+            checkpoint_interrupt()
 
+        return tiled(ExactVAE(native_layers(vae.first_stage_model), tile, vae.device, vae.vae_dtype, each))
 
-def _half(side: int) -> int:
-    return max(SMALLEST_TILE, side // 2 // 8 * 8)
+    first = min(FIRST_TILE, max(size) // 2)
+    return halve_until_it_fits(
+        attempt, WHOLE if tile >= max(size) else tile, first, SMALLEST_TILE, place="vae", unit="pixels"
+    )
 
 
 class QUSREncode(io.ComfyNode):
     @classmethod
+    @advanced("tile", "tiles", "posterior", "posterior_seed")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSREncode",
             display_name="QUSR VAE Encode",
             category=CATEGORY,
+            **found_by("vae encode tiled, tiled vae, super resolution"),
             description=(
                 "VAE Encode for any size: pads instead of cropping, takes a batch image by image, and its exact tiles "
                 "give the same latent as the whole image."
@@ -250,11 +244,13 @@ class QUSREncode(io.ComfyNode):
 
 class QUSRDecode(io.ComfyNode):
     @classmethod
+    @advanced("tile", "tiles")
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="QUSRDecode",
             display_name="QUSR VAE Decode",
             category=CATEGORY,
+            **found_by("vae decode tiled, tiled vae, seamless, super resolution"),
             description=(
                 "VAE Decode for any size: its exact tiles give the same image as decoding it whole, without "
                 "seams. Cuts off what QUSR VAE Encode padded."
@@ -294,8 +290,14 @@ def tile_inputs(optional: bool = False) -> list[Any]:
     ]
 
 
+def _check_tile(tile: int) -> None:
+    if 0 < tile < LEAST_TILE:
+        raise ValueError(f"tile: expected 0 (whole) or at least {LEAST_TILE} image pixels, but got {tile}")
+
+
 def encode_latent(vae: Any, rgb: Tensor, tile: int = WHOLE, mode: str = "exact", seed: int | None = None) -> Any:
     """LATENT of an IMAGE that remembers the image's size; a seed samples the posterior."""
+    _check_tile(tile)
     noise = None
     if seed is not None:
         block = vae.spacial_compression_encode()
@@ -306,7 +308,14 @@ def encode_latent(vae: Any, rgb: Tensor, tile: int = WHOLE, mode: str = "exact",
 
 def decode_latent(vae: Any, latent: LATENT, tile: int = WHOLE, mode: str = "exact") -> Tensor:
     """IMAGE of a LATENT, without the rows and columns that `encode_latent` added."""
-    image = decode(vae, latent["samples"], tile, mode)
+    _check_tile(tile)
+    samples = latent["samples"]
+    if samples.ndim != 4 or samples.shape[1] != vae.latent_channels:
+        raise ValueError(
+            f"latent: expected (batch, {vae.latent_channels}, height, width) for this VAE, but got "
+            f"{tuple(samples.shape)}; connect the VAE of the model that the latent is from"
+        )
+    image = decode(vae, samples, tile, mode)
     height, width = latent["qusr_size"] if "qusr_size" in latent else (image.shape[1], image.shape[2])
     block = vae.spacial_compression_decode()
     if image.shape[1] - height in range(block) and image.shape[2] - width in range(block):

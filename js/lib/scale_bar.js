@@ -12,7 +12,7 @@ export class ScaleBar {
     svg.setAttribute("viewBox", `0 0 ${BINS} 100`);
     svg.setAttribute("preserveAspectRatio", "none");
     svg.setAttribute("role", "img");
-    svg.setAttribute("aria-label", "Histogram of the uncertainty");
+    this.svg = svg;
     this.path = document.createElementNS("http://www.w3.org/2000/svg", "path");
     this.path.setAttribute("fill", "currentColor");
     svg.append(this.path);
@@ -24,6 +24,13 @@ export class ScaleBar {
     this.ends = make("div", { class: "qusr-ends" }, this.low, this.high);
     this.element = make("div", { class: "qusr-histogram" }, svg, this.ramp, this.marker);
     this.range = { low: 0, high: 1 };
+    this.setUnit("");
+  }
+
+  /** @param {string} unit of the values; empty for none */
+  setUnit(unit) {
+    this.unit = unit;
+    this.svg.setAttribute("aria-label", unit ? `Histogram of the expected error in ${unit}` : "Histogram of the uncertainty");
   }
 
   /** @param {Uint32Array} counts @param {number} scale @param {number} low @param {number} high @param {string} stops */
@@ -37,7 +44,7 @@ export class ScaleBar {
     const colors = stops.trim().split(/\s+/).map((stop) => `#${stop}`);
     this.ramp.style.background = `linear-gradient(to right, ${colors.join(",")})`;
     this.low.textContent = format(low);
-    this.high.textContent = format(high);
+    this.high.textContent = this.unit ? `${format(high)} ${this.unit}` : format(high);
   }
 
   /** @param {number | null} value */

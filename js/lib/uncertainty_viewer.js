@@ -103,6 +103,11 @@ export class UncertaintyViewer {
     return this.items[this.pager.index];
   }
 
+  /** What the values are measured in; empty for a map without a unit. */
+  get unit() {
+    return /** @type {string} */ (this.current?.group.unit ?? "");
+  }
+
   /** @param {string} plane */
   choose(plane) {
     this.plane = plane;
@@ -116,6 +121,8 @@ export class UncertaintyViewer {
     const turn = ++this.turn;
     const { group, index } = this.current;
     for (const option of this.planeChoice.options) option.disabled = !(option.value in group.planes);
+    this.planeChoice.options[0].text = this.unit ? "expected error" : PLANES.mean;
+    this.bar.setUnit(this.unit);
     if (!(this.plane in group.planes)) this.planeChoice.value = this.plane = "mean";
     const file = group.planes[this.plane].files[index];
     try {
@@ -224,7 +231,8 @@ export class UncertaintyViewer {
     const cells = [["x, y", "-", "Position in the image"]];
     const about = this.current && !this.current.group.noise_connected ? "\u2248 " : "";
     const estimate = about ? "; an estimate, connect noise for the exact value" : "";
-    const name = this.plane === "mean" ? "|U|" : `U ${this.plane}`;
+    const name = this.unit ? `error (${this.unit})` : this.plane === "mean" ? "|U|" : `U ${this.plane}`;
+    const meaning = this.unit ? `Expected absolute error here, of 255 ${this.unit}` : "Uncertainty here";
     if (value === null || !this.loaded || !this.probe) {
       cells.push([name, "-", ""], ["\u03c3", "-", ""], ["noise", "-", ""]);
     } else {
@@ -232,7 +240,7 @@ export class UncertaintyViewer {
       const { x, y } = this.probe;
       cells[0][1] = `${x}, ${y}`;
       const share = (shares[map.bits[y * map.width + x]] * 100).toFixed(0);
-      cells.push([name, format(value), `Uncertainty here; ${share} % of the image is at or below it`]);
+      cells.push([name, format(value), `${meaning}; ${share} % of the image is at or below it`]);
       const scale = sigma.covering(x, y, map.width, map.height);
       const noise = injected.covering(x, y, map.width, map.height);
       cells.push(["\u03c3", about + format(scale), `Noise scale of the latent cell (eq. 6)${estimate}`]);
@@ -272,7 +280,7 @@ export class UncertaintyViewer {
     context.textBaseline = "middle";
     context.fillText(format(low), 4, height + 23);
     context.textAlign = "right";
-    context.fillText(format(high), result.width - 4, height + 23);
+    context.fillText(this.unit ? `${format(high)} ${this.unit}` : format(high), result.width - 4, height + 23);
     download(result, `uncertainty-${this.plane}-${this.pager.index + 1}.png`);
   }
 }

@@ -44,6 +44,11 @@ def fade_residual(model: Any, detail: float) -> Turned:
     return Turned(model, residual=detail)
 
 
+def has_base(model: Any) -> bool:
+    """Whether a MODEL has a faithful base, so that its dial does more than fade the residual."""
+    return model.get_attachment(_KEY) not in (None, fade_residual)
+
+
 def turn(model: Any, detail: float) -> Turned:
     """Set a MODEL's dial. 1 changes nothing at all.
 

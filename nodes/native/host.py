@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import comfy.model_patcher
 import comfy.utils
 import folder_paths
 import torch
@@ -22,6 +23,7 @@ __all__ = [
     "check_image",
     "checkpoint_interrupt",
     "image_out",
+    "managed",
     "match_batch",
     "match_size",
     "model_folders",
@@ -100,6 +102,20 @@ def model_folders(kind: str) -> list[Path]:
     if kind == MODEL_FOLDER:
         register_model_folder()
     return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
+
+
+def managed(module: torch.nn.Module) -> Any:
+    """A ModelPatcher around a module, so that ComfyUI moves it to the device and away as it does its own models.
+
+    The class is looked up each time: with Dynamic VRAM ComfyUI replaces it at start, and a ModelPatcher of the classic
+    kind would make it push its own models out.
+    """
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return patcher(
+        module,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
 
 
 _whole = ContextVar("whole", default=False)

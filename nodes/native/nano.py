@@ -19,6 +19,7 @@ from ...qusr_train.checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_na
 from ...qusr_train.model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from ...qusr_train.model.text_encoder import text_encoder_config
 from .dial import Turned, attach_dial
+from .host import managed
 from .lora import lora_patches
 from .sampling import make_one_step
 from .sockets import LoadedModels, LoadedUEM
@@ -51,6 +52,7 @@ class NanoModelConfig(comfy.supported_models_base.BASE):
 def _model(checkpoint: NanoCheckpoint) -> Any:
     model = comfy.model_base.BaseModel(NanoModelConfig(checkpoint.config), unet_model=_unet_model)
     model.diffusion_model.load_state_dict(checkpoint.unet)
+    # Of the classic kind on every host: hooks and torch.compile ask a dynamic one for a loader of ComfyUI's own.
     return comfy.model_patcher.ModelPatcher(
         model,
         load_device=comfy.model_management.get_torch_device(),
@@ -124,12 +126,8 @@ def _vae(config: NanoConfig) -> Any:
 def _uem(checkpoint: NanoCheckpoint) -> LoadedUEM:
     uem = checkpoint.config.build_uem()
     uem.load_state_dict(checkpoint.uem)
-    patcher = comfy.model_patcher.ModelPatcher(
-        uem.eval().requires_grad_(False),
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
-    return LoadedUEM(patcher, checkpoint.noise, checkpoint.latent_scale)
+    meaning = checkpoint.map_calibration
+    return LoadedUEM(managed(uem.eval().requires_grad_(False)), checkpoint.noise, checkpoint.latent_scale, meaning)
 
 
 def _less_lora(model: Any, patches: dict[str, Any], strength: float, detail: float) -> Turned:

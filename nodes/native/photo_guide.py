@@ -11,14 +11,13 @@ from typing import Any
 
 import comfy.conds
 import comfy.model_management
-import comfy.model_patcher
 import comfy.patcher_extension
 import torch
 from torch import Tensor
 
 from ...qusr_train.model.modulation import FOLD, FeatureModulation, modulate
 from .comfy_types import CONDITIONING, MODEL
-from .host import checkpoint_interrupt
+from .host import checkpoint_interrupt, managed
 
 _KEY = "qusr_photo_guide"  # of the attachment, the wrapper, and the entry of a CONDITIONING's model_conds
 
@@ -35,12 +34,7 @@ class PhotoGuide:
 
 def attach_guide(model: MODEL, modulation: FeatureModulation, gain: float) -> None:
     """Let a cloned MODEL read the photo's scale and shift from its CONDITIONING."""
-    patcher = comfy.model_patcher.ModelPatcher(
-        modulation,
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
-    model.set_attachments(_KEY, PhotoGuide(patcher, gain))
+    model.set_attachments(_KEY, PhotoGuide(managed(modulation), gain))
     model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, _KEY, _guided)
 
 

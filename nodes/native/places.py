@@ -119,13 +119,13 @@ def run_folder(name: object) -> Path:
     return folder
 
 
-def model_file(checkpoint: object) -> str | None:
-    """Full path of a file in models/qusr by the name in a loader's list; None if there is none, or no name below it."""
+def model_file(checkpoint: object, kind: str = MODEL_FOLDER) -> str | None:
+    """Full path of a model file by the name in a loader's list; None if there is none, or no name below its folder."""
     if not isinstance(checkpoint, str) or "\0" in checkpoint or os.path.isabs(checkpoint):  # noqa: PTH117
         return None
     if ".." in re.split(r"[/\\]", checkpoint):
         return None
-    return folder_paths.get_full_path(MODEL_FOLDER, checkpoint)
+    return folder_paths.get_full_path(kind, checkpoint)
 
 
 def keep_model(source: Path, name: str) -> Path:

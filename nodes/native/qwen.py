@@ -16,6 +16,7 @@ import torch
 
 from ...qusr_train.captions.captioner import CaptionError
 from ...qusr_train.captions.qwen import QwenFolder, QwenModel, load_qwen
+from .oom import is_oom
 
 log = logging.getLogger(__name__)
 
@@ -95,13 +96,17 @@ def open_qwen(folder: QwenFolder) -> Iterator[QwenModel]:
         forget_qwen()
         try:
             _kept.append(_Kept(folder, _load(folder)))
-        except management.OOM_EXCEPTION as error:
-            raise _too_large(folder) from error
+        except Exception as error:
+            if is_oom(error):
+                raise _too_large(folder) from error
+            raise
     patcher = _kept[0].patcher
     try:
         management.load_models_gpu([patcher], memory_required=WORKING_MEMORY, force_full_load=True)
-    except management.OOM_EXCEPTION as error:
-        raise _too_large(folder) from error
+    except Exception as error:
+        if is_oom(error):
+            raise _too_large(folder) from error
+        raise
     yield QwenModel(patcher.model.inner, patcher.model.processor)
 
 

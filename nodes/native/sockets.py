@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...qusr_train.model.map_calibration import MapCalibration
 from ...qusr_train.model.noise import NoiseParameters
 from .comfy_types import CLIP, MODEL, VAE
 
@@ -28,6 +29,8 @@ class LoadedUEM:
     """How the model was trained to turn the map into noise."""
     latent_scale: float
     """Factor between the VAE's output and the denoiser's latent space."""
+    meaning: MapCalibration | None = None
+    """What the map's values mean in grey levels; None: they have no unit."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,19 @@ class Uncertainty:
     latent_scale: float = 1.0
     estimator: str = "model"
     """What the map was made with: `model`, `gradient` or `sobel`."""
+
+    meaning: MapCalibration | None = None
+    """What the values mean in grey levels, and which pixels to trust; None: they have no unit."""
+
+    @property
+    def values(self) -> Tensor:
+        """(B, H, W), what is shown: expected absolute error in grey levels, or `magnitude` for a map without a unit."""
+        return self.magnitude if self.meaning is None else self.meaning.grey_levels(self.map)
+
+    @property
+    def unit(self) -> str:
+        """`grey levels`, or empty for a map without a unit."""
+        return "" if self.meaning is None else self.meaning.unit
 
     @property
     def magnitude(self) -> Tensor:

@@ -8,8 +8,6 @@ from typing import Any
 
 import comfy.diffusers_convert
 import comfy.model_base
-import comfy.model_management
-import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.utils
 from torch import Tensor
@@ -19,6 +17,7 @@ from ...qusr_train.model.lora import LoraLayer
 from ...qusr_train.model.modulation import build_modulation
 from ...qusr_train.model.schedule import alpha_bar
 from .dial import Dial, Turned, attach_dial, fade_residual
+from .host import managed
 from .lora import SwitchedLora, lora_patches
 from .photo_guide import attach_guide
 from .sampling import is_one_step, make_one_step
@@ -122,12 +121,7 @@ def loaded_uem(model: Any, checkpoint: QUSRCheckpoint) -> LoadedUEM:
     scale = model.model.latent_format.scale_factor
     if not checkpoint.uem:
         return LoadedUEM(None, checkpoint.noise, scale)
-    patcher = comfy.model_patcher.ModelPatcher(
-        checkpoint.build_uem(),
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
-    return LoadedUEM(patcher, checkpoint.noise, scale)
+    return LoadedUEM(managed(checkpoint.build_uem()), checkpoint.noise, scale)
 
 
 def family(model: Any) -> str:

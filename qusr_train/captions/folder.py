@@ -24,6 +24,7 @@ from ..files import write_whole
 from ..images.check import ImageError
 from ..images.find import find_images
 from ..images.read import read_rgb
+from ..packages import require_packages
 from .cache import CaptionCache, caption_images
 from .captioner import Caption, Captioner, CaptionError
 
@@ -51,6 +52,7 @@ class Share:
         """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
+        require_packages("captioning in several processes", ["accelerate"], "One process works without.")
         from accelerate import PartialState
 
         # The first to finish waits for the last, however long that takes.

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ..images.check import enlarge
 from ..images.write import to_picture
+from ..out_of_memory import is_out_of_memory
+from ..packages import pip_command, require_packages
 from .captioner import Caption, CaptionError, Progress
 from .instruction import INSTRUCTION, MAX_WORDS, request_for, tidy
 
@@ -30,7 +32,6 @@ ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 SMALLEST_SIDE = 56  # pixels: two of the model's patches
 MOST_PIXELS = 1280 * 28 * 28  # about a megapixel, 1280 visual tokens
 BATCH = 4
-INSTALL = "install it into the Python that runs this: pip install 'transformers>=4.50' accelerate"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,14 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.float16
 
 
+def require_for_qwen(quantization: str) -> None:
+    """What a Qwen needs. Raises MissingPackages."""
+    require_packages("Qwen", ["transformers"], "The measured captions and those of a server work without.")
+    if quantization != "none":
+        packages = ["accelerate", "bitsandbytes"]
+        require_packages(quantization, packages, "none works without.", "quantization")
+
+
 def load_qwen(folder: QwenFolder, device: torch.device, target: torch.device | None = None) -> QwenModel:
     """Load model and processor.
 
@@ -111,14 +120,21 @@ def load_qwen(folder: QwenFolder, device: torch.device, target: torch.device | N
         target: where the model will run, if that is another device; decides `auto` of the dtype.
 
     Raises:
-        CaptionError: transformers is missing or too old, or the folder cannot be loaded; says what to do.
+        CaptionError: transformers is too old, or the folder cannot be loaded; says what to do.
+        MissingPackages: no transformers, or for a quantized model no accelerate.
     """
     config = folder.config()
+    require_for_qwen(folder.quantization)
+    if folder.is_quantized:  # also by its own files
+        require_packages("a quantized model", ["accelerate"], "none works without.", "quantization")
+    import transformers
+
     try:
-        import transformers
         from transformers import AutoModelForImageTextToText, AutoProcessor
     except ImportError as error:
-        raise CaptionError(f"Qwen needs the transformers library ({error}); {INSTALL}") from error
+        raise CaptionError(
+            f"Qwen needs a newer transformers ({error}); {pip_command('--upgrade', 'transformers')}"
+        ) from error
     dtype = choose_dtype(folder.dtype, target or device)
     options: dict[str, Any] = {"local_files_only": True}
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
@@ -138,9 +154,9 @@ def load_qwen(folder: QwenFolder, device: torch.device, target: torch.device | N
     try:
         processor = AutoProcessor.from_pretrained(folder.path, local_files_only=True)
         model = AutoModelForImageTextToText.from_pretrained(folder.path, **options)
-    except torch.cuda.OutOfMemoryError:
-        raise
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        if is_out_of_memory(error):
+            raise
         raise CaptionError(
             f"{folder.path} cannot be loaded with transformers {transformers.__version__} "
             f"({first_line(error)}). {_remedy(error, config)}",
@@ -158,11 +174,8 @@ def _bits(folder: QwenFolder, config: dict[str, Any], dtype: torch.dtype, device
         raise CaptionError(f"{folder.path.name} is quantized already; choose none", field="quantization")
     if device.type == "cpu":
         raise CaptionError("4 and 8 bit need a GPU; choose none", field="quantization")
-    try:
-        import bitsandbytes  # noqa: F401
-        from transformers import BitsAndBytesConfig
-    except ImportError as error:
-        raise CaptionError("4 and 8 bit need bitsandbytes: pip install bitsandbytes", field="quantization") from error
+    from transformers import BitsAndBytesConfig
+
     if folder.quantization == "4 bit":
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4")
     return BitsAndBytesConfig(load_in_8bit=True)
@@ -178,9 +191,9 @@ def _remedy(error: Exception, config: dict[str, Any]) -> str:
     if "flash" in text:
         return "Choose attention sdpa, or install flash-attn."
     if method == "awq":
-        return "AWQ weights need a GPU and gptqmodel (or autoawq with transformers 4): pip install gptqmodel."
+        return f"AWQ weights need a GPU and gptqmodel (or autoawq with transformers 4): {pip_command('gptqmodel')}"
     if "accelerate" in text:
-        return "pip install accelerate"
+        return pip_command("accelerate")
     if "qwen3" in config.get("model_type", ""):
         return "Qwen3-VL needs transformers 4.57 or newer; else the download may be incomplete."
     return "The download may be incomplete; fetch the folder again."
@@ -228,7 +241,9 @@ class QwenCaptioner:
                 some = images[len(captions) : len(captions) + size]
                 try:
                     answers = self._answer(loaded, some, progress)
-                except torch.cuda.OutOfMemoryError as error:
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
                     if size == 1:
                         raise CaptionError(
                             "out of GPU memory for one picture; choose a smaller model, or 4 bit quantization"

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..packages import require_packages
 from .captioner import CaptionError
-from .qwen import FAMILIES, INSTALL, first_line
+from .qwen import FAMILIES, first_line
 
 APACHE = "Apache-2.0"
 RESEARCH = "Qwen Research License (no commercial use)"
@@ -67,10 +68,9 @@ def download_qwen(repository: str, folder: Path, progress: Callable[[int, int], 
     Raises:
         CaptionError: cannot be fetched.
     """
-    try:
-        from huggingface_hub import HfApi, hf_hub_download
-    except ImportError as error:
-        raise CaptionError(f"a download needs the huggingface_hub library ({error}); {INSTALL}") from error
+    require_packages("a download", ["huggingface_hub"], "A folder that you put there yourself works without.")
+    from huggingface_hub import HfApi, hf_hub_download
+
     wanted = (".json", ".safetensors", ".txt", ".jinja", ".model")
     try:
         siblings = HfApi().model_info(repository, timeout=30).siblings or []

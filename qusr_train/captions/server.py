@@ -1,4 +1,7 @@
-"""Captions from a server that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp and others."""
+"""Captions from a server that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp and others.
+
+On the standard library, as `download/connection.py` says.
+"""
 
 from __future__ import annotations
 

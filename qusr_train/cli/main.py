@@ -7,6 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
+from .. import __version__
 from ..errors import QUSRError
 from . import ablation, calibrate, caption, convert, degrade, download, evaluate, export, photos, restore, scale, train
 
@@ -18,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     """All commands and flags."""
     called = "qusr" if Path(sys.argv[0]).stem == "qusr" else "python -m qusr_train"
     parser = argparse.ArgumentParser(prog=called, description="QUSR without ComfyUI: restore photos, train, evaluate.")
+    parser.add_argument("--version", action="version", version=f"qusr {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (

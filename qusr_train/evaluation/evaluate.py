@@ -70,7 +70,7 @@ def evaluate_folders(
     device: str = "cpu",
     download: bool = False,
     niqe: Path | None = None,
-    maps: Path | None = None,
+    maps: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Compare two folders of images, matched by stem.
 
@@ -107,7 +107,7 @@ def evaluate_folders(
             mean[metric] = float(calls[metric](str(predictions), str(truths), num_workers=0, verbose=False))
     means = {m: mean[m] for m in used}
     if maps is not None:
-        means |= _add_map_scores(per_image, maps, pairs)
+        means |= _add_map_scores(per_image, Path(maps), pairs)
     return Report(per_image, means, skipped)
 
 

@@ -6,7 +6,6 @@ asked for: a metric whose files are absent is named with what is missing, and le
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
+from ..packages import is_installed, pip_command
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def create(name: str, device: str = "cpu", download: bool = False, niqe: Path | 
     Raises:
         MissingWeights: pyiqa or a weight file is absent.
     """
-    if importlib.util.find_spec("pyiqa") is None:
-        raise MissingWeights("pyiqa is not installed; pip install pyiqa")
+    if not is_installed("pyiqa"):
+        raise MissingWeights(f"pyiqa is not installed; {pip_command('pyiqa')}")
     given = name == "niqe" and niqe is not None
     absent = [] if given or download else missing_files(name)
     if absent:

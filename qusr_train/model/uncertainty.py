@@ -72,6 +72,45 @@ def estimate_uncertainty(uem: nn.Module, x_lq: Tensor, tile: int = 1024) -> Tens
     return exact_tiles(x_lq, lambda window, _: one(window), tile, radius).expand(-1, 3, -1, -1)
 
 
+def deviation_uncertainty(x_lq: Tensor, window: int = 9) -> Tensor:
+    """Model-free stand-in for a UEM: how much the values around a pixel differ, their standard deviation.
+
+    Args:
+        x_lq: (B, 3, H, W) in [-1, 1].
+        window: side of the window in pixels (odd).
+
+    Returns:
+        U: (B, 3, H, W), 0 to 1: 0 on flat areas, about 0.5 to 1 on strong edges.
+    """
+    mean = _local_mean(x_lq, window)
+    return (_local_mean(x_lq.square(), window) - mean.square()).clamp(min=0).sqrt()
+
+
+def residual_uncertainty(x_lq: Tensor, restored: Tensor, window: int = 9) -> Tensor:
+    """What a fast restoration changes: where it had to add, the truth is unsure.
+
+    The idea is UPSR's (arXiv 2503.18512), which takes the difference between the enlarged input and the output of a
+    super-resolution network as its estimate; here it is averaged over a window.
+
+    Args:
+        x_lq: (B, 3, H, W) in [-1, 1], the enlarged input.
+        restored: likewise, the restoration.
+        window: side of the averaging window in pixels (odd).
+
+    Returns:
+        U: (B, 3, H, W), at least 0, in [-1, 1] units.
+    """
+    return _local_mean((restored - x_lq).abs(), window)
+
+
+def _local_mean(x: Tensor, window: int) -> Tensor:
+    """Mean over a window around each pixel, replicated borders."""
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window must be a positive odd number, but got {window}")
+    pad = window // 2
+    return nn.functional.avg_pool2d(nn.functional.pad(x, (pad, pad, pad, pad), mode="replicate"), window, stride=1)
+
+
 def gradient_uncertainty(x_lq: Tensor, window: int = 9) -> Tensor:
     """Model-free stand-in for a UEM: local gradient energy, where super-resolution has to guess.
 
@@ -82,11 +121,7 @@ def gradient_uncertainty(x_lq: Tensor, window: int = 9) -> Tensor:
     Returns:
         U: (B, 3, H, W), at least 0; about 0 on flat areas and 1 to 3 on strong edges.
     """
-    if window < 1 or window % 2 == 0:
-        raise ValueError(f"window must be a positive odd number, but got {window}")
     padded = nn.functional.pad(x_lq, (1, 1, 1, 1), mode="replicate")
     dx = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]).abs()
     dy = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]).abs()
-    pad = window // 2
-    energy = nn.functional.pad(dx + dy, (pad, pad, pad, pad), mode="replicate")
-    return nn.functional.avg_pool2d(energy, window, stride=1) * 4.0
+    return _local_mean(dx + dy, window) * 4.0

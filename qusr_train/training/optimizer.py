@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError
 from .config import TrainConfig
 
 
@@ -38,10 +37,6 @@ def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
     chosen = [group for group in groups if group["params"]]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(chosen, **options)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise InputError(
-            "adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw", field="optimizer"
-        ) from error
+    from bitsandbytes.optim import AdamW8bit
+
     return AdamW8bit(chosen, **options)

@@ -26,12 +26,8 @@ class PerceptualLoss(nn.Module):
 
     def __init__(self, backbone: Path | None) -> None:
         super().__init__()
-        try:
-            import lpips
-        except ImportError as error:
-            raise InputError(
-                "the package lpips is not installed; pip install lpips, or set it to 0", field="lpips_weight"
-            ) from error
+        import lpips
+
         self.network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
         if backbone is not None:
             _load_backbone(self.network.net, backbone)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -13,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InputError
 from ..files import write_whole
 from ..images.heatmap import colorize, value_range
 from ..images.write import to_picture, write_png
+from ..packages import is_installed
 from .config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -27,16 +26,13 @@ MAX_SIDE = 384  # pixels of a shown patch
 
 
 def choose_tracker(config: TrainConfig) -> str:
-    """`tensorboard`, `wandb` or `none`. Raises ValueError when the wanted one is not installed."""
-    if config.tracker == "none":
+    """`tensorboard`, `wandb` or `none`; `auto` is TensorBoard if that is installed."""
+    if config.tracker != "auto":
+        return config.tracker
+    if not is_installed("tensorboard"):
+        log.info("tensorboard is not installed: curves go to %s only", metrics_file(Path(config.out), config.stage))
         return "none"
-    wanted = "tensorboard" if config.tracker == "auto" else config.tracker
-    if importlib.util.find_spec(wanted) is None:
-        if config.tracker == "auto":
-            log.info("tensorboard is not installed: curves go to %s only", metrics_file(Path(config.out), config.stage))
-            return "none"
-        raise InputError(f"{wanted} is not installed; pip install {wanted}, or choose `none`", field="tracker")
-    return wanted
+    return "tensorboard"
 
 
 def sample_sheet(x_lq: Tensor, x_hq: Tensor, x_gt: Tensor, u: Tensor | None) -> Tensor:
@@ -111,11 +107,13 @@ def metrics_file(out: Path, stage: str) -> Path:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line that was cut off by a kill is left out."""
+    """The lines of a metrics file; what is not ours, or was cut off by a kill, is left out."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            figures = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(figures, dict) and type(figures.get("step")) is int:
+            lines.append({name: value for name, value in figures.items() if type(value) in (int, float)})
     return lines

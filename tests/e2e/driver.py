@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import ConsoleMessage, Locator, Page
 
 from tests.support.comfyui import Server
+from tests.support.examples import example
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,8 +107,7 @@ class ComfyPage:
     def load(self, workflow: str | dict[str, Any]) -> None:
         """Open an example workflow by name, or a workflow given as JSON, in a tab of its own."""
         if isinstance(workflow, str):
-            path = ROOT / "example_workflows" / f"{workflow}.json"
-            workflow = json.loads(path.read_text(encoding="utf-8"))
+            workflow = example(workflow)
         self.page.evaluate("async (data) => { await window.app.loadGraphData(data) }", workflow)
         self.page.wait_for_timeout(500)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.examples import UPSCALE
+
 from .driver import ComfyPage, graph, node
 
 COMPARE = "QUSRCompare"
@@ -11,7 +13,7 @@ MODES = ("Slider", "Side by side", "Difference", "Flicker")
 
 
 def open_and_run(comfy: ComfyPage) -> None:
-    comfy.load("qusr_upscale")
+    comfy.load(UPSCALE)
     assert comfy.run() == "success"
     comfy.look_at(COMPARE)
     comfy.comparer.locator(".qusr-hint").wait_for(state="hidden")

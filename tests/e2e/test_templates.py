@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-from .driver import ComfyPage, graph, node
+from tests.support.examples import ALL, BUNDLED, STEPS, UPSCALE
 
-EXAMPLES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "example_workflows").glob("*.json"))
-BUNDLED = [name for name in EXAMPLES if "sd21" not in name]
+from .driver import ComfyPage, graph, node
 
 PICTURE = """async ([module, name]) => {
   const answer = await fetch(`/api/workflow_templates/${module}/${name}.jpg`);
@@ -25,22 +23,22 @@ UNKNOWN = """() => {
 
 def test_every_example_is_listed_with_its_picture(comfy: ComfyPage) -> None:
     listed = comfy.value("async () => (await fetch('/api/workflow_templates')).json()")
-    module = next(name for name, workflows in listed.items() if "qusr_upscale" in workflows)
-    assert sorted(listed[module]) == EXAMPLES
-    for name in EXAMPLES:
+    module = next(name for name, workflows in listed.items() if UPSCALE in workflows)
+    assert sorted(listed[module]) == list(ALL)
+    for name in ALL:
         width, height = comfy.value(PICTURE, [module, name])
         assert min(width, height) >= 200
     comfy.value("() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     dialog = comfy.page.get_by_role("dialog")
     dialog.wait_for()
     dialog.get_by_text(module, exact=True).first.click()
-    for name in EXAMPLES:
+    for name in ALL:
         dialog.get_by_alt_text(name, exact=True).wait_for()
     comfy.page.mouse.click(5, 500)  # beside the dialog
     dialog.wait_for(state="hidden")
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_example_opens_and_the_bundled_model_runs_it(comfy: ComfyPage, name: str) -> None:
     comfy.load(name)
     assert comfy.value(UNKNOWN) == []
@@ -67,7 +65,7 @@ def test_an_error_becomes_a_toast_with_the_remedy(comfy: ComfyPage) -> None:
 
 
 def test_tiles_done_and_total_are_told_while_it_works(comfy: ComfyPage) -> None:
-    comfy.load("qusr_separate_nodes")
+    comfy.load(STEPS)
     comfy.value(
         """() => {
           window.told = [];

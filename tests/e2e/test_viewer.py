@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from qusr_train.checkpoints.nano_file import load_nano, save_nano
 from qusr_train.images.heatmap import colorize
 from qusr_train.images.read import read_image
+from qusr_train.model.map_calibration import MapCalibration, TrustLevel
 from qusr_train.model.nano import PixelUnshuffleVAE
 from qusr_train.model.noise import injected_noise, noise_sigma, seeded_noise
 from qusr_train.restore import Restorer
-from tests.support.comfyui import base_directory
+from tests.support.comfyui import Server, base_directory
+from tests.support.examples import STEPS, UPSCALE, example
 
 from .driver import ComfyPage, graph, node
 
@@ -61,7 +67,7 @@ def wait_shown(comfy: ComfyPage) -> None:
     comfy.viewer.locator(".qusr-hint").wait_for(state="hidden")
 
 
-def open_and_run(comfy: ComfyPage, workflow: str = "qusr_separate_nodes") -> None:
+def open_and_run(comfy: ComfyPage, workflow: str = STEPS) -> None:
     comfy.load(workflow)
     assert comfy.run() == "success"
     wait_shown(comfy)
@@ -218,7 +224,7 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
     assert comfy.widget(VIEW, "colormap") == "turbo", "something was undone"
     wait_shown(comfy)
 
-    comfy.load("qusr_upscale")
+    comfy.load(UPSCALE)
     assert "Run the workflow" in hint.inner_text()
     comfy.switch_tab(-2)
     assert comfy.value("window.app.graph.id") == saved["id"]
@@ -242,7 +248,7 @@ def test_result_survives_reload_undo_and_another_tab_and_says_when_it_is_gone(co
 
 def test_result_is_kept_for_its_tab_when_the_run_is_faster_than_the_answer_to_it(comfy: ComfyPage) -> None:
     """ComfyUI keeps a tab's results only if the queue request is answered before the nodes have run."""
-    comfy.load("qusr_separate_nodes")
+    comfy.load(STEPS)
     comfy.value(
         """() => {
           const { api } = window.app;
@@ -258,8 +264,51 @@ def test_result_is_kept_for_its_tab_when_the_run_is_faster_than_the_answer_to_it
     assert comfy.run() == "success"
     wait_shown(comfy)
     saved = comfy.value("window.app.graph.serialize()")
-    comfy.load("qusr_upscale")
+    comfy.load(UPSCALE)
     assert "Run the workflow" in comfy.viewer.locator(".qusr-hint").inner_text()
     comfy.switch_tab(-2)
     assert comfy.value("window.app.graph.id") == saved["id"]
     wait_shown(comfy)
+
+
+@pytest.fixture
+def calibrated_workflow(server: Server) -> Iterator[dict[str, Any]]:
+    """The separate nodes with the bundled model under another name, whose file says that |U| = 1 is 100 grey levels."""
+    name = "calibrated-for-the-viewer.safetensors"
+    path = base_directory() / "models" / "qusr" / name
+    meaning = MapCalibration(((0.0, 0.0), (1.0, 100.0)), (TrustLevel(8.0, 0.9, 10.0),), "a test")
+    save_nano(path, dataclasses.replace(load_nano(), calibration=meaning))
+    workflow = example(STEPS)
+    loader = next(other for other in workflow["nodes"] if other["type"] == "QUSRNanoLoader")
+    loader["widgets_values"] = [1.0, name]
+    yield workflow
+    path.unlink()
+
+
+def test_a_map_with_a_unit_is_read_in_grey_levels(
+    comfy: ComfyPage, truth: dict[str, torch.Tensor], calibrated_workflow: dict[str, Any]
+) -> None:
+    comfy.load(calibrated_workflow)
+    assert comfy.run() == "success"
+    wait_shown(comfy)
+    point_at(comfy, 0.5, 0.4)
+    x, y, value, sigma, _ = readings(comfy)
+    assert value == pytest.approx(100 * float(truth["mean"][y, x]), rel=2e-3)
+    assert sigma == pytest.approx(float(truth["sigma"][y // 4, x // 4]), rel=1e-3)  # the noise reads the raw map
+    cell = comfy.viewer.locator(".qusr-readout > span").nth(1)
+    assert cell.locator("small").inner_text() == "error (grey levels)"
+    assert (cell.get_attribute("title") or "").startswith("Expected absolute error here, of 255 grey levels")
+    assert comfy.viewer.locator(".qusr-ends > span").nth(1).inner_text().endswith(" grey levels")
+    assert comfy.viewer.locator(".qusr-histogram svg").get_attribute("aria-label") == (
+        "Histogram of the expected error in grey levels"
+    )
+    options = comfy.viewer.locator("select > option")
+    assert options.first.inner_text() == "expected error"
+    assert options.nth(1).is_disabled()
+
+    open_and_run(comfy)  # and a map without a unit has its old words again
+    point_at(comfy, 0.5, 0.4)
+    assert comfy.viewer.locator(".qusr-readout > span small").nth(1).inner_text() == "|U|"
+    assert "grey" not in comfy.viewer.locator(".qusr-ends").inner_text()
+    assert options.first.inner_text() == "mean of channels"
+    assert not options.nth(1).is_disabled()

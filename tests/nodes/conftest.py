@@ -20,6 +20,7 @@ def _import_comfyui() -> None:
     # First on the path: ComfyUI's `nodes` and `utils` must win over the pack's own folder names.
     sys.path.insert(0, str(comfyui_path()))
     import comfy.cli_args
+    import utils.extra_config  # noqa: F401  # as main.py does, before a folder with another `utils` is on the path
 
     comfy.cli_args.args.cpu = not has_accelerator()
 

@@ -270,7 +270,7 @@ def test_server_errors_name_the_input(ask: Any, chat: ChatServer) -> None:
         ask(torch.rand(1, 4, 4, 3), base_url="")
     with pytest.raises(ValueError, match="model: is empty"):
         ask(torch.rand(1, 4, 4, 3), model=" ")
-    with pytest.raises(ValueError, match="base_url: must not hold a password"):
+    with pytest.raises(ValueError, match=r"base_url: .*must not hold a password"):
         ask(torch.rand(1, 4, 4, 3), base_url="http://me:secret@127.0.0.1/v1")
     chat.script = ["bad_request"]
     with pytest.raises(ValueError, match=r"base_url: .*this model takes no images"):

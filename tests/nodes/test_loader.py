@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.support import golden
 
@@ -26,6 +27,10 @@ def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     _, suffixes = folder_paths.folder_names_and_paths["qusr"]
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "qusr", ([str(p) for p in paths], suffixes))
     folder_paths.filename_list_cache.pop("qusr", None)
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths, "loras", ([str(tmp_path / "loras")], {".safetensors", ".pkl"})
+    )
+    folder_paths.filename_list_cache.pop("loras", None)
     return paths
 
 
@@ -50,6 +55,33 @@ def test_every_folder_of_the_kind_is_searched(node: Any, folders: list[Path]) ->
     _, uem, vae = _load(node, golden.golden_unet(), "mine.pkl")
     assert uem.patcher is not None
     assert vae is None
+
+
+def test_files_of_the_family_kept_among_the_loras_are_offered(
+    node: Any, pack: Any, folders: list[Path], tmp_path: Path
+) -> None:
+    import folder_paths
+
+    loras = tmp_path / "loras"
+    (loras / "sr").mkdir(parents=True)
+    shutil.copy(CHECKPOINTS / "pisa_sr.pkl", loras / "sr")
+    shutil.copy(CHECKPOINTS / "qusr.pkl", loras)
+    load = pack.qusr_train.checkpoints.load
+    pack.qusr_train.checkpoints.qusr_file.save_qusr(
+        loras / "mine.safetensors", load.load_checkpoint(loras / "qusr.pkl")
+    )
+    # What else may lie there: another LoRA, another pickle, half a download.
+    save_file({"lora_unet.lora_down.weight": torch.zeros(4, 4)}, loras / "style.safetensors")
+    torch.save({"weight": torch.zeros(2)}, loras / "other.pkl")
+    (loras / "cut.pkl").write_bytes((loras / "qusr.pkl").read_bytes()[:1000])
+    assert _options(node) == ["mine.safetensors", "qusr.pkl", str(Path("sr", "pisa_sr.pkl"))]
+    assert node.QUSRLoader.validate_inputs(checkpoint="qusr.pkl") is True
+    assert _load(node, golden.golden_unet(), "mine.safetensors")[1].patcher is not None
+
+    shutil.copy(CHECKPOINTS / "pisa_sr.pkl", folders[0] / "qusr.pkl")
+    folder_paths.filename_list_cache.pop("qusr", None)
+    assert _options(node).count("qusr.pkl") == 1
+    assert _load(node, golden.golden_unet(), "qusr.pkl")[1].patcher is None, "models/qusr comes first"
 
 
 def test_the_default_folder_is_registered(pack: Any) -> None:

@@ -89,9 +89,10 @@ def test_one_bar_goes_up_over_all_steps(upscale: Any, photo: Tensor, monkeypatch
 
 def test_presets_differ_and_custom_follows_the_sliders(upscale: Any, photo: Tensor) -> None:
     balanced, faithful = (upscale(photo, preset=p)[0] for p in ("balanced", "faithful"))
-    custom = upscale(photo, preset="custom", strength=0.6, noise_strength=0.0)[0]
-    assert torch.equal(faithful, custom)
+    assert torch.equal(faithful, upscale(photo, preset="dial", detail=0.0)[0])
     assert not torch.equal(balanced, faithful)
+    custom = upscale(photo, preset="custom", strength=1.25, noise_strength=1.0)[0]
+    assert torch.equal(upscale(photo, preset="crisp")[0], custom)
 
 
 @pytest.mark.parametrize(

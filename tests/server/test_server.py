@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import examples
 from tests.support.comfyui import PACK_NAME, PromptFailed, Server, base_directory
 from tests.support.workflow import to_prompt
-from tests.tools.thumbnails import NEED_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
-BUNDLED = [path for path in WORKFLOWS if not path.stem.startswith(NEED_WEIGHTS)]
-WITH_WEIGHTS = [path for path in WORKFLOWS if path.stem.startswith(NEED_WEIGHTS)]
 
 
 def picture(data: bytes) -> np.ndarray:
@@ -29,7 +27,7 @@ def picture(data: bytes) -> np.ndarray:
 
 
 def test_there_are_example_workflows() -> None:
-    assert len(WORKFLOWS) >= 2
+    assert sorted(path.stem for path in examples.FOLDER.glob("*.json")) == list(examples.ALL)
 
 
 def test_all_nodes_are_registered(object_info: dict[str, Any]) -> None:
@@ -43,9 +41,31 @@ def test_all_nodes_are_registered(object_info: dict[str, Any]) -> None:
     assert ours == expected
 
 
+@pytest.mark.parametrize("word", ["super resolution", "upscale", "denoise", "seedvr", "caption", "before after"])
+def test_nodes_are_found_by_the_words_people_search_for(object_info: dict[str, Any], word: str) -> None:
+    if "search_aliases" not in object_info["SaveImage"]:
+        pytest.skip("this ComfyUI's nodes are searched by their names only")
+    assert [name for name, info in object_info.items() if name.startswith("QUSR")
+            and any(word in alias for alias in info["search_aliases"])]  # fmt: skip
+
+
+def test_rarely_used_inputs_are_advanced(object_info: dict[str, Any]) -> None:
+    inputs = {
+        **object_info["QUSRAdaptiveNoise"]["input"]["required"],
+        **object_info["QUSRAdaptiveNoise"]["input"]["optional"],
+    }
+    marked = {name for name, (_, options) in inputs.items() if options.get("advanced")}
+    assert marked == {"variant", "parameters", "k", "m", "p", "delta", "tile", "tiles"}
+
+
 def test_chinese_names_are_served(server: Server) -> None:
     names = server.get("/i18n")["zh"]["nodeDefs"]
     assert names["QUSRCompare"]["display_name"] == "QUSR \u6bd4\u8f83"
+
+
+def test_chinese_help_is_served_where_the_front_end_asks_for_it(server: Server) -> None:
+    page = server.get_bytes(f"/extensions/{PACK_NAME}/docs/QUSRUpscale/zh.md").decode()
+    assert page.startswith("# QUSR \u653e\u5927")
 
 
 def test_loading_the_pack_logs_no_error(server: Server) -> None:
@@ -76,9 +96,9 @@ def test_import_loads_nothing_heavy() -> None:
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("path", BUNDLED, ids=lambda p: p.stem)
-def test_example_workflow_runs_as_it_is(server: Server, object_info: dict[str, Any], path: Path) -> None:
-    prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), object_info)
+@pytest.mark.parametrize("name", examples.BUNDLED)
+def test_example_workflow_runs_as_it_is(server: Server, object_info: dict[str, Any], name: str) -> None:
+    prompt = to_prompt(examples.example(name), object_info)
     outputs = server.run(prompt)
     by_type = {prompt[node_id]["class_type"]: output for node_id, output in outputs.items()}
     result = picture(server.image(by_type["SaveImage"]["images"][0]))
@@ -87,14 +107,14 @@ def test_example_workflow_runs_as_it_is(server: Server, object_info: dict[str, A
     bicubic = np.asarray(small.resize((768, 768), Image.Resampling.BICUBIC), dtype=np.float64)
     difference = np.abs(result - bicubic).mean()
     assert 0.5 < difference < 12, "restored, but still the same photo"
-    assert by_type["QUSRUncertaintyView"]["qusr_uncertainty"]
+    assert name == examples.APP or by_type["QUSRUncertaintyView"]["qusr_uncertainty"]
     assert by_type["QUSRCompare"]["qusr_compare"]
 
 
 def test_the_example_workflows_give_the_same_picture(server: Server, object_info: dict[str, Any]) -> None:
     pictures = []
-    for path in BUNDLED:
-        prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), object_info)
+    for name in examples.BUNDLED:
+        prompt = to_prompt(examples.example(name), object_info)
         saver = next(key for key, node in prompt.items() if node["class_type"] == "SaveImage")
         prompt[saver]["class_type"] = "PreviewImage"
         prompt[saver]["inputs"].pop("filename_prefix")
@@ -102,10 +122,10 @@ def test_the_example_workflows_give_the_same_picture(server: Server, object_info
     assert all(np.array_equal(pictures[0], other) for other in pictures[1:])
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
-def test_every_workflow_has_a_thumbnail_and_is_in_the_template_browser(server: Server, path: Path) -> None:
-    assert path.stem in server.get("/workflow_templates")[PACK_NAME]
-    thumbnail = server.get_bytes(f"/api/workflow_templates/{PACK_NAME}/{path.stem}.jpg")
+@pytest.mark.parametrize("name", examples.ALL)
+def test_every_workflow_has_a_thumbnail_and_is_in_the_template_browser(server: Server, name: str) -> None:
+    assert name in server.get("/workflow_templates")[PACK_NAME]
+    thumbnail = server.get_bytes("/api/workflow_templates/" + urllib.parse.quote(f"{PACK_NAME}/{name}.jpg"))
     assert Image.open(io.BytesIO(thumbnail)).size[0] >= 256
 
 
@@ -131,14 +151,14 @@ def named_files(server: Server) -> None:
         clip.mux(stream.encode())
 
 
-def example(path: Path, server: Server) -> dict[str, Any]:
-    return to_prompt(json.loads(path.read_text(encoding="utf-8")), server.get("/object_info"))
+def example(name: str, server: Server) -> dict[str, Any]:
+    return to_prompt(examples.example(name), server.get("/object_info"))
 
 
-@pytest.mark.parametrize("path", WITH_WEIGHTS, ids=lambda p: p.stem)
-def test_sd_example_validates_and_names_the_damaged_weights(server: Server, path: Path, named_files: None) -> None:
+@pytest.mark.parametrize("name", examples.WITH_WEIGHTS)
+def test_sd_example_validates_and_names_the_damaged_weights(server: Server, name: str, named_files: None) -> None:
     """The server accepts the graph as it is; with empty files in place of the weights it stops at the loader."""
-    prompt = example(path, server)
+    prompt = example(name, server)
     with pytest.raises(PromptFailed) as caught:
         server.run(prompt)
     failed = caught.value.details[-1]
@@ -146,7 +166,7 @@ def test_sd_example_validates_and_names_the_damaged_weights(server: Server, path
 
 
 def test_sd_example_without_its_weights_is_refused_by_name(server: Server) -> None:
-    prompt = example(WITH_WEIGHTS[0], server)
+    prompt = example(examples.SD21, server)
     key, loader = next((key, node) for key, node in prompt.items() if node["class_type"] == "QUSRLoader")
     loader["inputs"]["checkpoint"] = "not-there.safetensors"
     # The quality prompt needs no weights and runs; what hangs on the loader is refused before anything is loaded.
@@ -158,7 +178,7 @@ def test_video_example_runs_with_the_bundled_model(server: Server, named_files: 
     """The frames' whole way, nano in place of SD 2.1: as many frames come out, four times larger."""
     import av
 
-    prompt = example(ROOT / "example_workflows" / f"{NEED_WEIGHTS}_video.json", server)
+    prompt = example(examples.VIDEO, server)
     loader = next(key for key, node in prompt.items() if node["class_type"] == "QUSRLoader")
     checkpoint = next(key for key, node in prompt.items() if node["class_type"] == "CheckpointLoaderSimple")
     instead = {(loader, 0): 0, (loader, 1): 3, (loader, 2): 2, (checkpoint, 1): 1, (checkpoint, 2): 2}
@@ -252,6 +272,10 @@ def test_the_subgraph_is_offered_as_a_blueprint(server: Server) -> None:
     number, entry = next((n, e) for n, e in offered.items() if e["name"] == "QUSR upscale")
     assert entry["info"]["node_pack"].startswith("custom_nodes.qusr")
     blueprint = json.loads(server.get(f"/global_subgraphs/{number}")["data"])
-    example = json.loads((ROOT / "example_workflows" / "qusr_subgraph.json").read_text(encoding="utf-8"))
+    (inside,) = blueprint["definitions"]["subgraphs"]
+    assert inside["category"] == "Image generation and editing/Upscale"
+    assert inside["description"] == blueprint["extra"]["BlueprintDescription"]
+    assert "super resolution" in blueprint["extra"]["BlueprintSearchAliases"]
+    example = examples.example(examples.SUBGRAPH)
     assert blueprint["definitions"] == example["definitions"], "the example's subgraph changed; copy it to subgraphs/"
     assert [node["type"] for node in blueprint["nodes"]] == [example["definitions"]["subgraphs"][0]["id"]]

@@ -59,12 +59,28 @@ def comfyui_path() -> Path:
     return target
 
 
+def _pip(*arguments: str) -> bool:
+    return subprocess.run([sys.executable, "-m", "pip", "install", "-q", *arguments], check=False).returncode == 0
+
+
+def _missing_torchaudio() -> bool:
+    """Whether this ComfyUI does not start without torchaudio."""
+    probe = "import comfy.cli_args as a; a.args.cpu = True; import comfy.sd"
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=comfyui_path(), capture_output=True, text=True, check=False
+    )
+    return "No module named 'torchaudio'" in done.stderr
+
+
 def install_requirements() -> None:
-    """Install what ComfyUI needs, without torchaudio: its build does not match torch's and breaks transformers."""
+    """Install what ComfyUI needs, its own front end among it.
+
+    torchaudio only where ComfyUI does not start without it, and then alone: it would bring its own torch along, and
+    one whose build does not match torch's breaks transformers too.
+    """
     lines = (comfyui_path() / "requirements.txt").read_text(encoding="utf-8").splitlines()
     wanted = [s for line in lines if (s := line.strip()) and not s.startswith(("#", "torchaudio"))]
-    command = [sys.executable, "-m", "pip", "install", "-q", *wanted, "requests"]
-    if subprocess.run(command, check=False).returncode:
+    if not _pip(*wanted, "requests") or (_missing_torchaudio() and not _pip("--no-deps", "torchaudio")):
         raise RuntimeError("pip could not install ComfyUI's requirements; its messages are above")
 
 
@@ -73,6 +89,9 @@ def base_directory() -> Path:
     base = HOST / "base"
     for name in ("custom_nodes", "input", "output", "models", "user", "temp"):
         (base / name).mkdir(parents=True, exist_ok=True)
+    photo = base / "input" / "example.png"  # ComfyUI's own input folder has a picture of this name
+    if not photo.exists():
+        shutil.copy(ROOT / "nodes" / "example_photo" / "osprey-small.png", photo)
     link = base / "custom_nodes" / PACK_NAME
     if not link.is_symlink() or link.resolve() != ROOT:
         link.unlink(missing_ok=True)

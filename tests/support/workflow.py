@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 PRIMITIVES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOT_RUN = ("Note", "MarkdownNote")
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 MUTED, BYPASSED = 2, 4
 
 
-def _widget_names(inputs: dict[str, Any]) -> list[str]:
-    """Names of a node's widgets in order, with the front end's extra one after a seed."""
-    names: list[str] = []
+def _default(kind: Any, options: dict[str, Any]) -> Any:
+    """What the front end puts into a widget that a saved workflow has no value for."""
+    choices = kind if isinstance(kind, list) else options.get("options", [])
+    first = next(iter(choices), None)
+    return options.get("default", first["key"] if kind == DYNAMIC_COMBO and first else first)
+
+
+def _settings(inputs: dict[str, Any], saved: deque[Any], missing: list[str], prefix: str = "") -> dict[str, Any]:
+    """A node's widgets as inputs of the prompt.
+
+    The front end adds a widget after a seed, and those of a dynamic combo's chosen option after the combo.
+
+    Args:
+        inputs: the node's inputs, or those of an option, as the server describes them.
+        saved: the values of its widgets in order; those that are used are taken away.
+        missing: gets the names of the required ones that are left without a value; they keep their defaults, as the
+            optional ones do.
+        prefix: of the option's inputs.
+    """
+    settings: dict[str, Any] = {}
     for group in ("required", "optional"):
         for name, spec in inputs.get(group, {}).items():
             kind, options = spec[0], spec[1] if len(spec) > 1 else {}
-            if (isinstance(kind, list) or kind in PRIMITIVES) and not options.get("forceInput"):
-                names.append(name)
-                if options.get("control_after_generate"):
-                    names.append("")
-    return names
+            is_widget = isinstance(kind, list) or kind in (*PRIMITIVES, DYNAMIC_COMBO)
+            if not is_widget or options.get("forceInput"):
+                continue
+            if not saved and group == "required":
+                missing.append(prefix + name)
+            value = settings[prefix + name] = saved.popleft() if saved else _default(kind, options)
+            if options.get("control_after_generate") and saved:
+                saved.popleft()
+            if kind == DYNAMIC_COMBO:
+                option = next(option for option in options["options"] if option["key"] == value)
+                settings |= _settings(option["inputs"], saved, missing, f"{prefix}{name}.")
+    return settings
+
+
+def _checked_settings(node: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Like `_settings`. ComfyUI's own nodes may have changed since it was saved, ours only gain optional inputs.
+
+    Raises:
+        ValueError: a node of this extension has fewer values than required widgets, or more than widgets.
+    """
+    saved, missing = deque(node.get("widgets_values", [])), list[str]()
+    settings = _settings(inputs, saved, missing)
+    if node["type"].startswith("QUSR") and (saved or missing):
+        raise ValueError(f"{node['type']}: no value saved for {missing}, or too many: {list(saved)}")
+    return settings
 
 
 Source = tuple[str, int]
@@ -70,6 +109,7 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
 
     Raises:
         KeyError: a node type the server does not know.
+        ValueError: saved values that do not match a node's widgets.
     """
     subgraphs = {graph["id"]: graph for graph in workflow.get("definitions", {}).get("subgraphs", [])}
     prompt: dict[str, Any] = {}
@@ -82,9 +122,7 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
             if node["type"] in subgraphs:
                 waiting.append(level.enter(node))
                 continue
-            names = _widget_names(object_info[node["type"]]["input"])
-            values = node.get("widgets_values", [])
-            inputs = {name: value for name, value in zip(names, values, strict=True) if name}
+            inputs = _checked_settings(node, object_info[node["type"]]["input"])
             for slot in node.get("inputs", []):
                 source = None if slot.get("link") is None else level.source(slot["link"])
                 if source:

@@ -5,7 +5,6 @@ With IMAGE=path, the example photo is replaced by that picture.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -19,9 +18,9 @@ from PIL import Image
 
 from qusr_train.evaluation.fidelity import psnr, ssim
 from tests.support.comfyui import HOST, ROOT, Server, base_directory
+from tests.support.examples import STEPS, example
 from tests.support.workflow import preview_output, to_prompt
 
-WORKFLOW = ROOT / "example_workflows" / "qusr_separate_nodes.json"
 OUTPUT = ROOT / "demo-output"
 
 
@@ -77,8 +76,7 @@ def main() -> int:
     """Run the demo; returns the exit status."""
     image = os.environ.get("IMAGE", "")
     with Server() as server:
-        workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-        prompt = to_prompt(workflow, server.get("/object_info"))
+        prompt = to_prompt(example(STEPS), server.get("/object_info"))
         if image:
             use_own_image(prompt, image)
         watched = {
@@ -89,7 +87,7 @@ def main() -> int:
         outputs = server.run(prompt, timeout=3600)
         seconds = time.monotonic() - started
         saved = save_outputs(server, prompt, outputs, watched)
-    example = ROOT / "nodes" / "example_photo"
+    photos = ROOT / "nodes" / "example_photo"
     print("\nQUSR demo, run by a real ComfyUI server:")
     for label, name in (
         ("upscaled image", "upscaled.png"),
@@ -99,8 +97,8 @@ def main() -> int:
         print(f"  {label:15s} {saved[name].relative_to(ROOT)}")
     print(f"  {'quality prompt':15s} {saved['prompt.txt'].read_text(encoding='utf-8').strip()}")
     print(f"  {'time':15s} {seconds:.1f} s for the whole workflow, model loading included")
-    small = None if image else example / "osprey-original.png"
-    for line in figures(saved["upscaled.png"], example / "osprey-small.png", small):
+    small = None if image else photos / "osprey-original.png"
+    for line in figures(saved["upscaled.png"], photos / "osprey-small.png", small):
         print(f"  {line}")
     print(f"  server log: {(HOST / 'server.log').relative_to(ROOT)}")
     return 0

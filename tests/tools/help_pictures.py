@@ -19,7 +19,8 @@ from qusr_train.images.heatmap import add_legend, colorize
 from qusr_train.images.read import read_image
 from qusr_train.restore import Restorer
 from tests.support.comfyui import ROOT, Server
-from tests.tools.thumbnails import CROP
+from tests.support.examples import STEPS, UPSCALE
+from tests.tools.thumbnails import HEAD
 
 FOLDER = ROOT / "js" / "docs" / "images"
 EXAMPLE = ROOT / "nodes" / "example_photo"
@@ -44,7 +45,7 @@ NODE_BOX = """(type) => {
   const { scale, offset } = canvas.ds;
   return [left + (x + offset[0]) * scale, top + (y + offset[1]) * scale, width * scale, height * scale];
 }"""
-WIDGETS = {"QUSRCompare": "qusr_upscale", "QUSRUncertaintyView": "qusr_separate_nodes"}
+WIDGETS = {"QUSRCompare": UPSCALE, "QUSRUncertaintyView": STEPS}
 
 
 def picture(rgb: Tensor) -> Image.Image:
@@ -74,14 +75,14 @@ def results() -> None:
         "bicubic": picture(fixed.bicubic),
         "restored": picture(fixed.image),
     }
-    crop = {name: image.crop(CROP) for name, image in whole.items()}
+    crop = {name: image.crop(HEAD) for name, image in whole.items()}
     pair("QUSRExamplePhoto", crop["small"], crop["original"], ("degraded", "original"))
     pair("QUSREnlarge", crop["small"], crop["bicubic"], ("image", "enlarged"))
     pair("QUSRUpscale", crop["bicubic"], crop["restored"], ("bicubic enlargement", "upscaled"))
-    pair("QUSROneStepDenoise", crop["bicubic"], picture(plain.image).crop(CROP), ("before", "restored, decoded"))
+    pair("QUSROneStepDenoise", crop["bicubic"], picture(plain.image).crop(HEAD), ("before", "restored, decoded"))
     tinted = (plain.image * torch.tensor([1.12, 1.0, 0.85]).view(1, 3, 1, 1)).clamp(0, 1)
     repaired = fix_color(tinted, fixed.bicubic, "wavelet")
-    pair("QUSRColorFix", picture(tinted).crop(CROP), picture(repaired).crop(CROP), ("a result with a cast", "wavelet"))
+    pair("QUSRColorFix", picture(tinted).crop(HEAD), picture(repaired).crop(HEAD), ("a result with a cast", "wavelet"))
     assert fixed.uncertainty is not None
     magnitude = fixed.uncertainty.abs().mean(1)
     high = float(magnitude.max())
@@ -148,7 +149,7 @@ def nodes() -> None:
         )
         page = ComfyPage(browser.new_context(viewport={"width": 1500, "height": 1500}).new_page(), server)
         page.open(nodes2=False)
-        page.load("qusr_separate_nodes")
+        page.load(STEPS)
         page.run()
         for node in missing:
             page.value(ADD_NODE, node)

@@ -135,7 +135,8 @@ def test_presets_and_spread_of_the_noise_reach_the_model(
     plain = Restorer(load_nano(tiny_file))
     for name, preset in PRESETS.items():
         assert restore(source, tmp_path / f"{name}.png", "--preset", name) == 0
-        expected = Restorer(load_nano(tiny_file), "cpu", preset.strength, preset.noise)(read_image(source).rgb).image
+        restorer = Restorer(load_nano(tiny_file), "cpu", preset.detail, preset.noise, residual=max(1, preset.residual))
+        expected = restorer(read_image(source).rgb).image
         assert np.array_equal(_pixels(tmp_path / f"{name}.png"), np.array(to_picture(expected[0])))
     assert not np.array_equal(_pixels(tmp_path / "faithful.png"), _pixels(tmp_path / "crisp.png"))
     assert np.array_equal(

