@@ -48,6 +48,8 @@ test: $(READY) $(JS_READY)
 # The attacks in their long form: hours. `make test` runs the short one. Measured: tests/attacks/RESULTS.md
 attack: $(READY)
 	QUSR_ATTACK=long $(PY) -m pytest tests/attacks
+	$(PY) -m tests.attacks.long kills --count 200
+	$(PY) -m tests.attacks.long images --count 5000
 
 # Only the browser tests; QUSR_FRONTEND=latest runs them on the newest front end instead of the one that ComfyUI pins.
 test-e2e: $(READY) $(JS_READY)

@@ -1,4 +1,4 @@
-// Hides the widgets that do nothing under a node's present settings: one path for the classic renderer and Nodes 2.0.
+// Hides the widgets that do nothing under a node's present settings, in the classic renderer. Nodes 2.0 shows them all.
 import { app } from "../../scripts/app.js";
 import { hiddenWidgets, meantCustom, SHOWN } from "./lib/shown.js";
 
@@ -23,11 +23,13 @@ function update(node) {
     const hide = hidden.includes(widget.name) && !isConnected(node, widget.name);
     if (Boolean(widget.hidden) === hide) continue;
     widget.hidden = hide;
-    widget.options = { ...widget.options, hidden: hide };
+    // Not options.hidden: Nodes 2.0 (front end 1.32) reads that once and would never show the widget again.
+    // The classic renderer leaves a row for a hidden widget unless that has no height; -4 takes the gap below it too.
+    if (hide) widget.computeSize = () => [0, -4];
+    else delete widget.computeSize;
     changed = true;
   }
   if (!changed) return;
-  node.widgets.push(node.widgets.pop()); // Nodes 2.0 reads the list again when it changes
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
   node.setDirtyCanvas?.(true, true);

@@ -10,7 +10,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..qusr_train.captions.cache import CaptionCache, caption_images
+from ..qusr_train.captions.cache import AT_THE_SCREEN, CaptionCache, caption_images
 from ..qusr_train.captions.captioner import Captioner, CaptionError
 from ..qusr_train.captions.instruction import INSTRUCTION, MAX_WORDS
 from ..qusr_train.captions.key import HOSTS_VARIABLE, KEY_VARIABLE
@@ -38,7 +38,7 @@ folder_paths.add_model_folder_path(QWEN_FOLDER, str(Path(folder_paths.models_dir
 
 def caption_cache() -> CaptionCache:
     """In ComfyUI's user folder, since the temporary one is emptied at every start."""
-    return CaptionCache(Path(folder_paths.get_user_directory()) / "qusr" / "captions.sqlite")
+    return CaptionCache(Path(folder_paths.get_user_directory()) / "qusr" / "captions.sqlite", patience=AT_THE_SCREEN)
 
 
 def reporter(total: int) -> Callable[[int], None]:

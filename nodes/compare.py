@@ -9,7 +9,7 @@ from torch import Tensor
 from .native.host import check_image, image_out, match_batch, match_size
 from .native.schema import found_by
 from .native.sockets import CATEGORY
-from .native.view_files import save_picture
+from .native.view_files import forget_old_runs, save_picture
 
 
 class QUSRCompare(io.ComfyNode):
@@ -44,4 +44,5 @@ class QUSRCompare(io.ComfyNode):
             }
             for a, b in zip(left, right, strict=True)
         ]
+        forget_old_runs(pairs)
         return io.NodeOutput(pair, ui={"qusr_compare": pairs})

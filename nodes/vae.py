@@ -23,7 +23,7 @@ from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
 MODES = ("exact", "blended")
-FIRST_TILE, SMALLEST_TILE = 1024, 128  # image pixels
+FIRST_TILE, SMALLEST_TILE, LEAST_TILE = 1024, 128, 64  # image pixels; the last is what may be asked for
 
 
 def pad_to_block(images: Tensor, block: int) -> Tensor:
@@ -68,7 +68,7 @@ def encode(
 
     Raises:
         ValueError: the VAE has no posterior to sample from.
-        RuntimeError: out of memory with the smallest tile.
+        RuntimeError: out of memory with the smallest tile, or NaN in the result.
     """
     images = pad_to_block(images[..., :3], vae.spacial_compression_encode())
     known = is_stable_diffusion(vae)
@@ -86,7 +86,13 @@ def encode(
             noise = posterior_noise[index : index + 1].to(mean)
             mean = mean + noise * torch.exp(0.5 * log_variance.clamp(-30.0, 20.0))
         results.append(mean)
-    return torch.cat([result.float().cpu() for result in results]).to(comfy.model_management.intermediate_device())
+    latents = torch.cat([result.float().cpu() for result in results])
+    if not torch.isfinite(latents).all():
+        raise RuntimeError(
+            "vae: the latent has NaN or infinite values; the VAE overflows in half precision on this device (start "
+            "ComfyUI with --fp32-vae), or its file is damaged"
+        )
+    return latents.to(comfy.model_management.intermediate_device())
 
 
 def decode(vae: Any, latents: Tensor, tile: int = WHOLE, mode: str = "exact") -> Tensor:
@@ -284,8 +290,14 @@ def tile_inputs(optional: bool = False) -> list[Any]:
     ]
 
 
+def _check_tile(tile: int) -> None:
+    if 0 < tile < LEAST_TILE:
+        raise ValueError(f"tile: expected 0 (whole) or at least {LEAST_TILE} image pixels, but got {tile}")
+
+
 def encode_latent(vae: Any, rgb: Tensor, tile: int = WHOLE, mode: str = "exact", seed: int | None = None) -> Any:
     """LATENT of an IMAGE that remembers the image's size; a seed samples the posterior."""
+    _check_tile(tile)
     noise = None
     if seed is not None:
         block = vae.spacial_compression_encode()
@@ -296,7 +308,14 @@ def encode_latent(vae: Any, rgb: Tensor, tile: int = WHOLE, mode: str = "exact",
 
 def decode_latent(vae: Any, latent: LATENT, tile: int = WHOLE, mode: str = "exact") -> Tensor:
     """IMAGE of a LATENT, without the rows and columns that `encode_latent` added."""
-    image = decode(vae, latent["samples"], tile, mode)
+    _check_tile(tile)
+    samples = latent["samples"]
+    if samples.ndim != 4 or samples.shape[1] != vae.latent_channels:
+        raise ValueError(
+            f"latent: expected (batch, {vae.latent_channels}, height, width) for this VAE, but got "
+            f"{tuple(samples.shape)}; connect the VAE of the model that the latent is from"
+        )
+    image = decode(vae, samples, tile, mode)
     height, width = latent["qusr_size"] if "qusr_size" in latent else (image.shape[1], image.shape[2])
     block = vae.spacial_compression_decode()
     if image.shape[1] - height in range(block) and image.shape[2] - width in range(block):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -80,3 +81,11 @@ def remove_leftovers(folder: Path, age: float = 86400.0) -> None:
                 path.unlink()
         except OSError:
             continue  # another process was quicker, or holds it
+
+
+def is_regular(path: Path) -> bool:
+    """Whether it is a file with an end. A pipe or device would be waited for, or read without end."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False

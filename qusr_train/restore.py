@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from .captions.measured import measured_prompts
 from .checkpoints.format import CheckpointError
 from .checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_nano
-from .errors import InputError
+from .errors import InputError, RunError
 from .images.check import enlarge
 from .images.color import fix_color
 from .images.map_file import write_map
+from .images.memory import refuse_too_large
 from .images.read import read_image
 from .images.tiling import Tile, exact_tiles
 from .images.write import write_png
@@ -33,6 +34,10 @@ from .model.uncertainty import estimate_uncertainty
 
 TILE = 256
 """Latent pixels of a tile's side: larger pictures go through in parts, which bounds the memory and changes nothing."""
+
+
+BYTES_EACH = 120
+"""Memory for each pixel of the result, an estimate: measured 168 at 1440 x 1440, a share of it the tile's own."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,13 @@ class Restorer:
             seed: of the injected noise; the same for every image of a batch.
             noise: (B, C, h, w) standard normal to use instead of the seed's.
             color_fix: `wavelet`, `adain` or `none`.
+
+        Raises:
+            RunError: NaN in the result.
+            ImageError: the result does not fit into the memory.
         """
         shuffle = self.checkpoint.config.shuffle
+        refuse_too_large(image.shape[-1] * shuffle, image.shape[-2] * shuffle, image.shape[0] * BYTES_EACH)
         prompts = measured_prompts(image) if prompt is None else [prompt] * image.shape[0]
         bicubic = enlarge(image, image.shape[-2] * shuffle, image.shape[-1] * shuffle).clamp_(0, 1)
         x_lq = bicubic.to(self.device).mul(2).sub_(1)
@@ -138,6 +148,12 @@ class Restorer:
         del z_lq
         restored = self.vae.decode(z_hq.div_(self.checkpoint.latent_scale)).cpu().add_(1).div_(2)
         del z_hq
+        if not torch.isfinite(restored).all():
+            raise RunError(
+                "the result has NaN or infinite values: the model's weights are too large for this picture, or the "
+                "device overflows; use another model file",
+                field="model",
+            )
         restored = fix_color(restored.clamp_(0, 1), bicubic, color_fix).clamp(0, 1)
         meaning = self.checkpoint.map_calibration
         return Restored(restored, bicubic, u.cpu(), prompts, None if meaning is None else meaning.grey_levels(u).cpu())

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import uuid
+import contextlib
+import hashlib
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 import numpy as np
 import torch
+from comfy_execution.utils import get_executing_context
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...qusr_train.files import write_whole
 from ...qusr_train.images.heatmap import COLOR_STOPS, value_range
-from ...qusr_train.images.write import QUICK, write_png
+from ...qusr_train.images.write import QUICK, png_bytes
 from ...qusr_train.model.noise import noise_sigma
 from .host import match_batch
 from .noise import AdaptiveNoise
@@ -24,18 +29,51 @@ CHANNEL_FILES_LIMIT = 32_000_000  # map pixels; above, the browser gets the mean
 ESTIMATE_BLOCK = 4  # pixels; the grid of estimated noise is that much coarser than the map
 
 
-def _new_file(suffix: str) -> tuple[Path, dict[str, str]]:
-    """A path nobody used before (so a browser never shows a stale file), and how `/view` is asked for it."""
+RUNS_KEPT = 8  # of each node: what an open tab may still show
+_runs: dict[str, deque[frozenset[str]]] = {}
+"""Names of the files of each node's newest runs. ComfyUI empties the folder at its start, and so is this."""
+
+
+def _keep(content: bytes, suffix: str) -> dict[str, str]:
+    """Store a file under its content's hash, so that the same one is stored once. Returns how `/view` is asked."""
     folder = Path(folder_paths.get_temp_directory()) / SUBFOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    name = uuid.uuid4().hex + suffix
-    return folder / name, {"filename": name, "subfolder": SUBFOLDER, "type": "temp"}
+    name = hashlib.sha256(content).hexdigest()[:32] + suffix
+    if not (folder / name).is_file():
+        with write_whole(folder / name) as temporary:
+            temporary.write_bytes(content)
+    return {"filename": name, "subfolder": SUBFOLDER, "type": "temp"}
+
+
+def forget_old_runs(shown: object) -> None:
+    """Keep the files of a node's newest runs only.
+
+    Args:
+        shown: what this run shows, with addresses of its files anywhere inside.
+    """
+    context = get_executing_context()
+    node = context.node_id if context else ""
+    before = set().union(*(names for runs in _runs.values() for names in runs))
+    _runs.setdefault(node, deque(maxlen=RUNS_KEPT)).append(frozenset(_names(shown)))
+    after = set().union(*(names for runs in _runs.values() for names in runs))
+    for name in before - after:
+        with contextlib.suppress(OSError):  # a browser may be reading it
+            (Path(folder_paths.get_temp_directory()) / SUBFOLDER / name).unlink(missing_ok=True)
+
+
+def _names(shown: object) -> Iterator[str]:
+    if isinstance(shown, dict):
+        if shown.get("subfolder") == SUBFOLDER:
+            yield shown["filename"]
+        for value in shown.values():
+            yield from _names(value)
+    elif isinstance(shown, list):
+        for value in shown:
+            yield from _names(value)
 
 
 def save_picture(image: Tensor) -> dict[str, Any]:
     """Save one picture (3, H, W) in [0, 1] as PNG. Returns its `/view` address with width and height."""
-    path, address = _new_file(".png")
-    write_png(path, image, compress_level=QUICK)
+    address = _keep(png_bytes(image, QUICK), ".png")
     return {**address, "width": image.shape[-1], "height": image.shape[-2]}
 
 
@@ -48,10 +86,9 @@ def save_values(values: Tensor) -> dict[str, Any]:
     Returns:
         Its `/view` address with width, height and scale.
     """
-    path, address = _new_file(".f16")
     scale = float(values.abs().max()) or 1.0
     halves = (values.double() / scale).to(torch.float16).cpu().numpy()
-    halves.astype(np.dtype("<f2"), copy=False).tofile(path)
+    address = _keep(halves.astype(np.dtype("<f2"), copy=False).tobytes(), ".f16")
     return {**address, "width": values.shape[-1], "height": values.shape[-2], "scale": scale}
 
 
@@ -99,7 +136,7 @@ def uncertainty_files(uncertainty: Uncertainty, photo: Tensor | None, noise: Ada
     if not uncertainty.unit and batch * height * width <= CHANNEL_FILES_LIMIT:
         planes |= {name: _plane(uncertainty.map[:, c]) for c, name in enumerate(("red", "green", "blue"))}
     sigma, injected = _noise_grid(uncertainty, noise)
-    return {
+    shown = {
         "planes": planes,
         "unit": uncertainty.unit,
         "photos": [] if photo is None else [save_picture(image) for image in photo],
@@ -108,3 +145,5 @@ def uncertainty_files(uncertainty: Uncertainty, photo: Tensor | None, noise: Ada
         "noise_connected": noise is not None,
         "colormaps": COLOR_STOPS,
     }
+    forget_old_runs(shown)
+    return shown

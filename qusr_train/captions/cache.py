@@ -14,9 +14,11 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from ..files import is_regular
 from .captioner import Caption, Captioner, Progress
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,12 @@ log = logging.getLogger(__name__)
 LIMIT = 20_000
 """Captions kept, about 20 MB."""
 PATIENCE = 30.0
-"""Seconds to wait for another process to finish writing."""
+"""Seconds to wait for other processes to finish writing, at reading and again at writing: many may share a data set."""
+AT_THE_SCREEN = 0.45
+"""The same where somebody waits: a locked cache then costs less than a second."""
+TROUBLE = (sqlite3.Error, OSError, ValueError, TypeError, OverflowError, RecursionError, MemoryError)
+"""What SQLite and its Python module raise on files that are damaged, locked, or no database; never worth a caption."""
+_UNHARMED = ("locked", "busy", "unable to open", "readonly", "disk")  # errors that say nothing of the file's content
 
 
 def key_of(image: Tensor, identity: str) -> str:
@@ -43,15 +50,18 @@ def key_of(image: Tensor, identity: str) -> str:
 class CaptionCache:
     """Captions by key. A file that is damaged or cannot be written costs the cache, never the captions."""
 
-    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+    def __init__(self, path: Path, limit: int = LIMIT, patience: float = PATIENCE) -> None:
         self.path = path
         self.limit = limit
+        self.patience = patience
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, wait: bool = True) -> Iterator[sqlite3.Connection]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists() and not is_regular(self.path):
+            raise OSError(f"{self.path} is no file")
         # Opened for each use: it is quick, and connections survive neither threads nor forks.
-        with contextlib.closing(sqlite3.connect(self.path, timeout=PATIENCE)) as connection:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=self.patience if wait else 0.0)) as connection:
             with connection:
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS captions (key TEXT PRIMARY KEY, text TEXT NOT NULL, numbers TEXT, "
@@ -70,11 +80,13 @@ class CaptionCache:
             with self._open() as connection:
                 for key in dict.fromkeys(keys):
                     row = connection.execute("SELECT text, numbers FROM captions WHERE key = ?", (key,)).fetchone()
-                    if row:
-                        found[key] = Caption(row[0], json.loads(row[1]) if row[1] else None)
+                    caption = _caption(*row) if row else None
+                    if caption:
+                        found[key] = caption
+            with self._open(wait=False) as connection:  # only a note: not waited for
                 now = time.time()
                 connection.executemany("UPDATE captions SET used = ? WHERE key = ?", [(now, key) for key in found])
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except TROUBLE as error:
             self._give_up(error)
         return found
 
@@ -86,21 +98,48 @@ class CaptionCache:
             for key, caption in captions.items()
         ]
         try:
-            with self._open() as connection:
-                connection.executemany("INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?)", rows)
-                connection.execute(
-                    "DELETE FROM captions WHERE key IN (SELECT key FROM captions ORDER BY used DESC LIMIT -1 OFFSET ?)",
-                    (self.limit,),
-                )
-        except (sqlite3.Error, OSError) as error:
-            self._give_up(error)
+            self._write(rows)
+        except TROUBLE as error:
+            if self._give_up(error):
+                with contextlib.suppress(*TROUBLE):
+                    self._write(rows)
 
-    def _give_up(self, error: Exception) -> None:
-        log.warning("caption cache %s: not used (%s)", self.path, error)
-        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        if damaged:
-            with contextlib.suppress(OSError):  # another process may have it open
-                self.path.replace(self.path.with_name(self.path.name + ".damaged"))
+    def _write(self, rows: list[tuple[str, str, str | None, float]]) -> None:
+        with self._open() as connection:
+            connection.executemany("INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?)", rows)
+            connection.execute(
+                "DELETE FROM captions WHERE key IN (SELECT key FROM captions ORDER BY used DESC LIMIT -1 OFFSET ?)",
+                (self.limit,),
+            )
+
+    def _give_up(self, error: BaseException) -> bool:
+        """Say so; a damaged file is set aside. Returns whether a new one can be begun."""
+        reason = str(error)[:200]
+        operational = isinstance(error, sqlite3.OperationalError)
+        if isinstance(error, OSError) or (operational and any(word in reason for word in _UNHARMED)):
+            log.warning("caption cache %s: not used (%s)", self.path, reason)
+            return False
+        aside = self.path.with_name(self.path.name + ".damaged")
+        log.warning("caption cache %s: damaged (%s); a new one is begun, the old one is %s", self.path, reason, aside)
+        try:
+            for ending in ("", "-journal", "-wal", "-shm"):  # the new file must not take up the old one's journal
+                with contextlib.suppress(FileNotFoundError):
+                    self.path.with_name(self.path.name + ending).replace(aside.with_name(aside.name + ending))
+        except OSError:  # another process may have it open
+            return False
+        return True
+
+
+def _caption(text: Any, numbers: Any) -> Caption | None:
+    """A row of the file; None for one that is not ours."""
+    if not isinstance(text, str) or not text:
+        return None
+    if numbers is None:
+        return Caption(text)
+    measured = json.loads(numbers) if isinstance(numbers, str) and len(numbers) < 100_000 else None
+    if not isinstance(measured, dict) or not all(type(value) in (int, float) for value in measured.values()):
+        return None
+    return Caption(text, measured)
 
 
 def caption_images(

@@ -9,14 +9,31 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import write_whole
+from ..files import is_regular, write_whole
 from ..model.lora import LoraLayer
+from .check import as_weight
 
 FORMAT_VERSION = "1"
 
 
+MOST_ALPHA = 1e4
+LONGEST_REASON = 300  # characters of what a library or a file says
+
+
 class CheckpointError(InputError):
     """A weight file that cannot be used; the message names the file and the remedy."""
+
+
+def unusable(path: Path, what: str, error: Exception | str, remedy: str) -> CheckpointError:
+    """The error for a file that cannot be used: names it, and cuts what it has to say for itself."""
+    reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    reason = "".join(c if c.isprintable() else " " for c in reason)
+    reason = reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + "…"
+    return CheckpointError(f"weight file {path}: {what} ({reason}). {remedy}")
+
+
+WRONG_CONTENT = (KeyError, IndexError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError, MemoryError)
+"""What reading a file's content can raise when it is not what it says; RecursionError is a RuntimeError."""
 
 
 def lora_tensors(prefix: str, lora: dict[str, LoraLayer]) -> dict[str, Tensor]:
@@ -49,29 +66,45 @@ def read_file(path: Path, expected: str, what: str, remedy: str) -> tuple[dict[s
     """Tensors (in float32) and metadata of a file of ours. Raises CheckpointError."""
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise CheckpointError(f"weight file {path}: not found. {remedy}")
+    refuse_no_file(path, remedy)
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != expected:
                 kind = metadata.get("format") or "no QUSR metadata"
-                raise CheckpointError(f"weight file {path}: not {what} (found {kind}). {remedy}")
+                raise unusable(path, f"not {what}", f"found {kind}", remedy)
             if metadata.get("format_version") != FORMAT_VERSION:
-                raise CheckpointError(
-                    f"weight file {path}: format version {metadata.get('format_version')} is not supported "
-                    f"(this version reads {FORMAT_VERSION}). Update the extension."
-                )
+                raise unusable(
+                    path, f"format version {str(metadata.get('format_version'))[:20]} is not supported",
+                    f"this version reads {FORMAT_VERSION}", "Update the extension.",
+                )  # fmt: skip
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"weight file {path}: damaged or not a safetensors file ({error}). {remedy}") from error
-    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, metadata
+        raise unusable(path, "damaged or not a safetensors file", error, remedy) from error
+    try:
+        return {k: v if k in INTEGERS else as_weight(k, v) for k, v in tensors.items()}, metadata
+    except WRONG_CONTENT as error:
+        raise unusable(path, "unusable weights", error, remedy) from error
+
+
+INTEGERS = ("text_encoder.token_ids",)
+"""The only tensors that are no weights."""
+
+
+def refuse_no_file(path: Path, remedy: str) -> None:
+    """Raise CheckpointError unless there is a file with an end."""
+    if not path.exists():
+        raise CheckpointError(f"weight file {path}: not found. {remedy}")
+    if not is_regular(path):
+        raise CheckpointError(f"weight file {path}: is a folder, a pipe or a device, not a file. {remedy}")
 
 
 def stored_format(path: str | os.PathLike[str]) -> str:
     """`qusr-nano` or `qusr` for a file of ours, empty for anything else; reads the header only."""
     from safetensors import SafetensorError, safe_open
 
+    if not is_regular(Path(path)):
+        return ""
     try:
         with safe_open(str(path), framework="pt") as file:
             return (file.metadata() or {}).get("format", "")
@@ -84,5 +117,11 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def lora_layers(tensors: dict[str, Tensor], alpha: float) -> dict[str, LoraLayer]:
-    names = sorted({name.rsplit(".", 1)[0] for name in tensors})
+    """LoRA layers from `NAME.down` and `NAME.up`. Raises ValueError: one is missing, or alpha is out of bounds."""
+    if not abs(alpha) <= MOST_ALPHA:  # also NaN
+        raise ValueError(f"the LoRA's alpha must be in [-{MOST_ALPHA:g}, {MOST_ALPHA:g}], but is {alpha}")
+    names = sorted({name.rpartition(".")[0] for name in tensors})
+    wanted = {f"{name}.{half}" for name in names for half in ("down", "up")}
+    if wanted != tensors.keys():
+        raise ValueError(f"LoRA tensor {sorted(wanted ^ tensors.keys())[0]}: its other half is missing")
     return {name: LoraLayer(tensors[f"{name}.down"], tensors[f"{name}.up"], alpha) for name in names}

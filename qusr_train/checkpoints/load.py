@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .format import CheckpointError, stored_format
+from ..files import is_regular
+from .format import refuse_no_file, stored_format, unusable
 from .qusr_file import QUSR_FORMAT, QUSR_REMEDY, QUSRCheckpoint, load_qusr
 from .reference import is_reference, load_reference
 
@@ -13,7 +14,7 @@ from .reference import is_reference, load_reference
 def is_of_the_family(path: str | os.PathLike[str]) -> bool:
     """Whether a file names itself as ours or as one of the authors'; reads its header or its list of contents only."""
     path = Path(path)
-    if not path.is_file():
+    if not is_regular(path):
         return False
     return stored_format(path) == QUSR_FORMAT if path.suffix == ".safetensors" else is_reference(path)
 
@@ -26,9 +27,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> QUSRCheckpoint:
     """
 
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"weight file {path}: not found. {QUSR_REMEDY}")
-    with path.open("rb") as file:
-        start = file.read(9)
+    refuse_no_file(path, QUSR_REMEDY)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise unusable(path, "cannot be read", error, QUSR_REMEDY) from error
     ours = start[8:9] == b"{" or path.suffix == ".safetensors"
     return load_qusr(path) if ours else load_reference(path)

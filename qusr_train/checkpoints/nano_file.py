@@ -22,17 +22,20 @@ from torch import Tensor
 from ..errors import InputError
 from ..model.lora import LoraLayer
 from ..model.map_calibration import AS_TRAINED, MapCalibration
-from ..model.nano import NanoConfig
+from ..model.nano import NanoConfig, NanoUNet
 from ..model.noise import NoiseParameters
+from ..model.text_encoder import TextEncoder
 from ..model.tokenizer import VOCABULARY_SIZE
+from .check import check_fit, check_lora
 from .format import (
     FORMAT_VERSION,
-    CheckpointError,
+    WRONG_CONTENT,
     lora_layers,
     lora_tensors,
     part,
     read_file,
     shared_alpha,
+    unusable,
     write_file,
 )
 
@@ -139,8 +142,22 @@ def load_nano(path: str | os.PathLike[str] = BUNDLED) -> NanoCheckpoint:
     tensors, metadata = read_file(path, FORMAT, "a qusr-nano model", remedy)
     try:
         return _assemble(tensors, metadata)
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"weight file {path}: inconsistent content ({error}). {remedy}") from error
+    except WRONG_CONTENT as error:
+        raise unusable(path, "inconsistent content", error, remedy) from error
+
+
+def _embedding(ids: Tensor, rows: Tensor, width: int) -> Tensor:
+    """The whole token embedding, from the rows that were trained."""
+    if ids.is_floating_point() or ids.ndim != 1 or rows.shape != (len(ids), width):
+        raise ValueError(
+            f"text encoder: expected whole token_ids and a row of {width} for each, but got {tuple(ids.shape)} and "
+            f"{tuple(rows.shape)}"
+        )
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < VOCABULARY_SIZE:
+        raise ValueError(f"text encoder: token_ids must be in [0, {VOCABULARY_SIZE})")
+    embedding = torch.zeros(VOCABULARY_SIZE, width)
+    embedding[ids.long()] = rows
+    return embedding
 
 
 def _assemble(tensors: dict[str, Tensor], metadata: dict[str, str]) -> NanoCheckpoint:
@@ -148,19 +165,24 @@ def _assemble(tensors: dict[str, Tensor], metadata: dict[str, str]) -> NanoCheck
     latent_scale = float(json.loads(metadata["latent_scale"]))
     if not (math.isfinite(latent_scale) and latent_scale > 0):
         raise ValueError(f"latent_scale must be finite and above 0, but is {latent_scale}")
-    text = part(tensors, "text_encoder.")
+    unet, uem, text = (part(tensors, f"{name}.") for name in ("unet", "uem", "text_encoder"))
     rows, ids = text.pop("token_rows"), text.pop("token_ids")
-    embedding = torch.zeros(VOCABULARY_SIZE, config.text_dim)
-    embedding[ids.long()] = rows
-    text[_EMBEDDING] = embedding
+    # Before anything is built: the description may claim what the tensors are not.
+    layers = check_fit("unet", unet, lambda: NanoUNet(config))
+    check_fit("uem", uem, config.build_uem)
+    unembedded = torch.empty(VOCABULARY_SIZE, config.text_dim, device="meta")
+    check_fit("text encoder", {**text, _EMBEDDING: unembedded}, lambda: TextEncoder(config))
+    text[_EMBEDDING] = _embedding(ids, rows, config.text_dim)
     alpha = float(json.loads(metadata["lora_alpha"]))
+    lora = lora_layers(part(tensors, "lora."), alpha)
+    check_lora("LoRA", lora, layers)
     return NanoCheckpoint(
         config=config,
         noise=NoiseParameters(**json.loads(metadata["noise"])),
-        unet=part(tensors, "unet."),
+        unet=unet,
         text_encoder=text,
-        uem=part(tensors, "uem."),
-        lora=lora_layers(part(tensors, "lora."), alpha),
+        uem=uem,
+        lora=lora,
         latent_scale=latent_scale,
         training=json.loads(metadata["training"]),
         calibration=MapCalibration.from_json(metadata["map"]) if "map" in metadata else None,

@@ -19,17 +19,19 @@ import torch
 from torch import Tensor
 
 from ..model.lora import DEFAULT_ALPHA, LoraLayer
-from ..model.modulation import build_modulation
+from ..model.modulation import FeatureModulation, build_modulation
 from ..model.noise import NoiseParameters
 from ..model.uncertainty import UEM
+from .check import check_fit, check_lora
 from .format import (
     FORMAT_VERSION,
-    CheckpointError,
+    WRONG_CONTENT,
     lora_layers,
     lora_tensors,
     part,
     read_file,
     shared_alpha,
+    unusable,
     write_file,
 )
 
@@ -79,20 +81,17 @@ class QUSRCheckpoint:
             raise ValueError("there is no LoRA in it")
         if not 0 <= self.timestep <= 999:
             raise ValueError(f"timestep must be in [0, 999], but got {self.timestep}")
-        sets = (self.lora, self.pixel_lora, self.alignment_lora, self.vae_lora)
-        for name, layer in (pair for one in sets for pair in one.items()):
-            if layer.up.shape[1] != layer.down.shape[0]:
-                raise ValueError(
-                    f"LoRA layer {name}: up {tuple(layer.up.shape)} and down {tuple(layer.down.shape)} differ in rank"
-                )
+        for lora in (self.lora, self.pixel_lora, self.alignment_lora, self.vae_lora):
+            check_lora("LoRA", lora)
         if self.uem:
-            self.build_uem()
+            self._check_uem()
         elif self.noise.p and self.noise.variant != "sobel":
             raise ValueError(
                 "it uses uncertainty-guided noise but has no UEM weights; the reference code would silently take "
                 "random ones"
             )
         if self.modulation:
+            self._check_modulation()
             build_modulation(self.modulation)
         elif self.method == "codsr":
             raise ValueError("there is no feature modulation in it (state_dict_sft)")
@@ -101,12 +100,26 @@ class QUSRCheckpoint:
         """The module with these weights, in evaluation mode. Raises ValueError when they do not fit."""
         if not self.uem:
             raise ValueError("there is no UEM in it")
+        self._check_uem()
         uem = UEM(self.hidden_channels)
-        try:
-            uem.load_state_dict(self.uem)
-        except RuntimeError as error:
-            raise ValueError(f"UEM weights do not fit ({error})") from error
+        uem.load_state_dict(self.uem)
         return uem.eval().requires_grad_(False)
+
+    def _check_uem(self) -> None:
+        try:
+            check_fit("UEM", self.uem, lambda: UEM(self.hidden_channels))
+        except ValueError as error:
+            raise ValueError(f"UEM weights do not fit ({error})") from error
+
+    def _check_modulation(self) -> None:
+        """Before it is built: its width is what the file says."""
+        bias = self.modulation.get("SFT_scale_conv0.bias")
+        if bias is None:
+            return  # named by `build_modulation`
+        try:
+            check_fit("SFT", self.modulation, lambda: FeatureModulation(bias.shape[0]))
+        except ValueError as error:
+            raise ValueError(f"feature modulation: its weights do not fit ({error})") from error
 
     @property
     def hidden_channels(self) -> int:
@@ -182,5 +195,5 @@ def load_qusr(path: str | os.PathLike[str]) -> QUSRCheckpoint:
             base_model=metadata["base_model"],
             training=json.loads(metadata["training"]),
         )
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"weight file {path}: inconsistent content ({error}). {QUSR_REMEDY}") from error
+    except WRONG_CONTENT as error:
+        raise unusable(path, "inconsistent content", error, QUSR_REMEDY) from error

@@ -12,18 +12,18 @@ The files do not say alpha: peft's default of 8 was in force when they were writ
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..model.lora import DEFAULT_ALPHA, LoraLayer
 from ..model.noise import NoiseParameters
-from .format import CheckpointError
+from .check import as_weight
+from .format import WRONG_CONTENT, refuse_no_file, unusable
+from .pickled import NotPlainData, read_pickled
 from .qusr_file import QUSR_REMEDY, QUSRCheckpoint
 
 OSEDIFF_TIMESTEP = 999
@@ -50,22 +50,18 @@ def load_reference(path: Path) -> QUSRCheckpoint:
     Raises:
         CheckpointError: damaged, not of the family, or it holds more than data.
     """
+    refuse_no_file(path, QUSR_REMEDY)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(
-            f"weight file {path}: refused, it is damaged or holds more than weights and could run code when opened "
-            f"({reason}). {QUSR_REMEDY}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError, IndexError, AttributeError,
-            zipfile.BadZipFile) as error:  # fmt: skip
-        raise CheckpointError(f"weight file {path}: damaged or not a checkpoint ({error}). {QUSR_REMEDY}") from error
+        content = read_pickled(path)
+    except NotPlainData as error:
+        what = "refused, it is damaged or holds more than weights and could run code when opened"
+        raise unusable(path, what, error, QUSR_REMEDY) from error
+    except (ValueError, OSError) as error:
+        raise unusable(path, "damaged or not a checkpoint", error, QUSR_REMEDY) from error
     try:
         return _read(content)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise CheckpointError(f"weight file {path}: not usable: {text}. {QUSR_REMEDY}") from error
+    except WRONG_CONTENT as error:
+        raise unusable(path, "not usable", error, QUSR_REMEDY) from error
 
 
 def _read(content: Any) -> QUSRCheckpoint:
@@ -79,7 +75,7 @@ def _read(content: Any) -> QUSRCheckpoint:
         return _osediff(content)
     if "state_dict_sft" in content:
         return _codsr(content)
-    keys = ", ".join(str(key) for key in list(content)[:4]) or "nothing"
+    keys = ", ".join(str(key)[:60] for key in list(content)[:4]) or "nothing"
     raise ValueError(f"it is none of QUSR, PiSA-SR, OSEDiff and CODSR (it holds {keys})")
 
 
@@ -163,7 +159,4 @@ def _layers(state: dict[str, Any], ending: str, rank: int) -> tuple[dict[str, Lo
 def _tensor(value: Any, name: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise ValueError(f"{name}: expected a tensor, but got {type(value).__name__}")
-    value = value.detach().float()
-    if not torch.isfinite(value).all():
-        raise ValueError(f"{name}: has NaN or infinite values")
-    return value
+    return as_weight(str(name), value)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..presets import DEFAULT_PRESET, PRESETS
 from .parsers import Commands, device
 
@@ -73,7 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
     from ..captions.files import read_captions
-    from ..images.check import ImageError
     from ..restore import restore_file
     from ..restore_sd21 import SD21Restorer
 
@@ -81,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = _jobs(Path(arguments.input), target)
     if arguments.captions and arguments.prompt is not None:
         raise InputError("give either --prompt or --captions, but got both", "captions")
+    if arguments.prompt is not None and not arguments.prompt.isprintable():
+        raise InputError("expected a text of one line, but it holds bytes or signs that are no text", "prompt")
     maps = _map_files(jobs, Path(arguments.input), target, arguments.maps)
     captions = read_captions(Path(arguments.captions), (one.stem for one, _ in jobs)) if arguments.captions else {}
     tiles, failed = 0, 0
@@ -100,9 +101,10 @@ def run(arguments: argparse.Namespace) -> int:
             try:
                 prompt = captions.get(one.stem, arguments.prompt)
                 restore_file(restorer, one, other, prompt, arguments.seed, maps.get(other))
-            except ImageError as error:
+            except (InputError, RunError) as error:  # one bad picture never stops a folder
                 failed += 1
-                tqdm.write(f"error: {error}", file=sys.stderr)
+                named = str(error) if str(one) in str(error) else f"{one}: {error}"
+                tqdm.write(f"error: {named}", file=sys.stderr)
             bar.update()
     done = len(jobs) - failed
     place = target if target.is_dir() else jobs[0][1]
@@ -134,6 +136,8 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
             raise InputError("would overwrite an input; choose another place", "OUTPUT", other)
     if source.is_dir() and target.is_file():
         raise InputError("is a file, but INPUT is a folder; give a folder", "OUTPUT", target)
+    if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
+        raise InputError("is inside INPUT, and the next run would restore its results again", "OUTPUT", target)
     return list(zip(sources, targets, strict=True))
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import ssl
+import threading
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +24,8 @@ from .digest import Digest
 
 TIMEOUT = 15.0
 """Seconds of silence after which a connection counts as cut."""
+HEADER_SECONDS = 60.0
+"""How long a server may take for its headers, all redirects together."""
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Answers that may be different a little later."""
 
@@ -39,8 +45,8 @@ class Cut(Exception):
 class NothingLeft(Cut):
     """The server has no bytes to go on with; `total` is the length of its file, where it says so."""
 
-    def __init__(self, reason: str, total: int | None = None) -> None:
-        super().__init__(reason, wait=0)
+    def __init__(self, reason: str, total: int | None = None, wait: float = 0.0) -> None:
+        super().__init__(reason, wait)
         self.total = total
 
 
@@ -114,11 +120,11 @@ def connect(source: Source, name: str, headers: dict[str, str]) -> tuple[Any, Di
             code, wait = error.code, error.headers.get("Retry-After", "")
             length = error.headers.get("Content-Range", "").removeprefix("bytes */")
         if code == 416:
-            total = int(length) if length.isdigit() else None
+            total = whole_number(length)
             raise NothingLeft("the server cannot go on from here; starting again", total) from error
         if code in PASSING:
-            reason = f"the server answered {code} {error.reason}"
-            raise Cut(reason, min(float(wait), 60.0) if wait.isdigit() else None) from error
+            reason, pause = f"the server answered {code} {str(error.reason)[:100]}", whole_number(wait)
+            raise Cut(reason, None if pause is None else min(float(pause), 60.0)) from error
         raise source.error(name, _refusal(code, source)) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
@@ -128,13 +134,48 @@ def connect(source: Source, name: str, headers: dict[str, str]) -> tuple[Any, Di
                 "proxy, set SSL_CERT_FILE to its certificate.",
             ) from error
         raise Cut(f"{error.reason}{_through(source.url)}") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise Cut(f"{error or type(error).__name__}{_through(source.url)}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a redirect to what is no address
+        raise Cut(f"{str(error)[:200] or type(error).__name__}{_through(source.url)}") from error
     if not source.etag_is_digest:
         return answer, None
     # A redirect to a storage host carries the hash; that host's own ETag means something else.
     own = answer.headers.get("ETag") if origin(answer.geturl()) == origin(source.url) else None
     return answer, Digest.parse(redirects.linked_etag or answer.headers.get("X-Linked-Etag") or own)
+
+
+def connect_while(
+    check: Callable[[], None], source: Source, name: str, headers: dict[str, str]
+) -> tuple[Any, Digest | None]:
+    """`connect` in a thread: a server that sends its headers one byte at a time would hold us beyond any timeout.
+
+    Args:
+        check: called while waiting; may raise to stop.
+        source, name, headers: see `connect`.
+    """
+    found: list[Any] = []
+
+    def ask() -> None:
+        try:
+            found.append(connect(source, name, headers))
+        except Exception as error:  # raised again below, in the thread that can handle it
+            found.append(error)
+
+    thread = threading.Thread(target=ask, name="qusr-download", daemon=True)
+    thread.start()
+    end = time.monotonic() + HEADER_SECONDS
+    while thread.is_alive():
+        check()
+        thread.join(0.1)
+        if time.monotonic() > end:
+            raise Cut(f"no whole answer within {HEADER_SECONDS:g} s")
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
+
+
+def whole_number(text: str | None) -> int | None:
+    """A number in a header; None for anything else, such as a thousand digits or digits of another script."""
+    return int(text) if text and re.fullmatch("[0-9]{1,19}", text) else None
 
 
 def read_json(url: str) -> Any:

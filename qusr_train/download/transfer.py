@@ -18,13 +18,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .connection import Cut, DownloadError, NothingLeft, Source, connect
+from .connection import Cut, DownloadError, NothingLeft, Source, connect_while, whole_number
 from .digest import CHUNK, Digest
 
 log = logging.getLogger(__name__)
 
 DELAYS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each new try; the count starts again whenever more of the file has arrived."""
+SLOW_SECONDS, SLOW_BYTES = 60.0, 4096
+"""Less than these bytes in so long counts as a cut: a server that sends a byte now and then never times out."""
 REPORT_EVERY = 0.1
 """Seconds between two calls of `progress`."""
 
@@ -192,7 +194,7 @@ def _receive(job: _Job) -> Digest | None:
         if not old.digest and old.etag:
             headers["If-Range"] = old.etag
     try:
-        answer, stated = connect(job.source, job.name, headers)
+        answer, stated = connect_while(job.check, job.source, job.name, headers)
     except NothingLeft as error:
         if old and old.digest and error.total == have:  # all had arrived before the last run was stopped
             return Digest.parse(old.digest)
@@ -203,6 +205,8 @@ def _receive(job: _Job) -> Digest | None:
         strong = etag if etag and not etag.startswith("W/") else None
         version = _Version(digest.value if digest else None, strong)
         start, total = _span(answer)
+        if start < 0 and not have:
+            raise Cut("the server sends a part of the file that makes no sense")
         if start not in (0, have) or (start and not (old and old.same_as(version))):
             raise NothingLeft("the file on the server has changed; starting again")
         _refuse_other_file(job, answer, total)
@@ -213,22 +217,33 @@ def _receive(job: _Job) -> Digest | None:
                 "Make room, or choose another folder"
             )
         job.sidecar.write_text(json.dumps(asdict(version)), encoding="utf-8")
-        done = start
+        done, limit = start, job.source.size if total is None else total
+        mark, marked = start, time.monotonic()
         with job.part.open("ab" if start else "wb") as file:
             job.progress(job.name, done, total)
             while True:
                 job.check()
                 try:
                     block = answer.read1(CHUNK)
-                except (OSError, http.client.HTTPException) as error:
+                except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a chunk of no length
                     raise Cut(f"the connection was cut after {done} bytes ({error})") from error
                 if not block:
                     break
+                if limit is not None and done + len(block) > limit:
+                    raise NothingLeft(
+                        f"the server sends more than the {limit} bytes that it has; starting again", wait=1
+                    )
                 file.write(block)
                 done += len(block)
+                if time.monotonic() - marked > SLOW_SECONDS:
+                    if done - mark < SLOW_BYTES:
+                        raise Cut(f"only {done - mark} bytes arrived in {SLOW_SECONDS:g} s")
+                    mark, marked = done, time.monotonic()
                 job.progress(job.name, done, total)
-    if total is not None and done < total:
-        raise Cut(f"the connection was cut after {done} of {total} bytes")
+    if limit is not None and done < limit:
+        raise Cut(f"the connection was cut after {done} of {limit} bytes")
+    if not done:
+        raise Cut("the server sent an empty file")
     return digest
 
 
@@ -254,12 +269,12 @@ def _expected(job: _Job, stated: Digest | None) -> Digest | None:
 def _span(answer: Any) -> tuple[int, int | None]:
     """First byte and full length of what comes; the first is -1 where the server makes no sense."""
     if answer.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range") or "")
-        if not match:
+        pattern = r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)"
+        match = re.fullmatch(pattern, answer.headers.get("Content-Range") or "")
+        if not match or int(match[1]) > int(match[2]):
             return -1, None
-        return int(match[1]), None if match[2] == "*" else int(match[2])
-    length = answer.headers.get("Content-Length")
-    return 0, int(length) if length and length.isdigit() else None
+        return int(match[1]), int(match[2]) + 1 if match[3] == "*" else int(match[3])
+    return 0, whole_number(answer.headers.get("Content-Length"))
 
 
 def _refuse_other_file(job: _Job, answer: Any, total: int | None) -> None:

@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 
+BRIGHTEST = 16.0
+"""Above it, values are not an overshoot of [0, 1], but pixels of 0 to 255 or an HDR picture: clamping gives white."""
+
 
 class ImageError(InputError):
     """An image that cannot be used; the message names the input and the remedy."""
@@ -51,12 +54,24 @@ def check_image(image: Tensor, name: str = "image") -> CheckedImage:
     channels = image.shape[-1]
     if channels not in (1, 3, 4):
         raise ImageError(f"{name}: expected 1 (grey), 3 (RGB) or 4 (RGBA) channels, but got {channels}")
+    if not image.is_floating_point():
+        kind = str(image.dtype).removeprefix("torch.")
+        raise ImageError(
+            f"{name}: expected floating-point values in [0, 1], but got {kind}; for pixels of 0 to 255 give "
+            "image.float() / 255"
+        )
     x = image.detach().float().movedim(-1, 1)
     bad = int((~torch.isfinite(x)).sum())
     if bad:
         raise ImageError(
             f"{name}: {bad} values are NaN or infinite. They usually come from a VAE or model run in half "
             "precision: run it in fp32 (for example --fp32-vae), or load the picture again"
+        )
+    largest = float(x.max())
+    if largest > BRIGHTEST:
+        raise ImageError(
+            f"{name}: expected values in [0, 1], but got up to {largest:g}. Divide pixels of 0 to 255 by 255; map the "
+            "tones of an HDR picture to [0, 1] first"
         )
     x = x.clamp(0, 1)
     rgb = x.expand(-1, 3, -1, -1) if channels == 1 else x[:, :3]

@@ -12,12 +12,13 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
+from ..files import is_regular
 from .check import CheckedImage, ImageError, check_image
 
 log = logging.getLogger(__name__)
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises on a file that is no picture, or a damaged one."""
+UNREADABLE = (Exception,)
+"""What Pillow's many readers raise on a file that is no picture, or a damaged one: almost anything."""
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 0x0102
 _SWAPPED = (5, 6, 7, 8)
@@ -54,6 +55,7 @@ def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
 
 def picture_size(path: Path) -> tuple[int, int]:
     """Width and height of the upright picture, from its header. Raises ImageError: not a picture."""
+    _refuse_no_file(path)
     try:
         with Image.open(path) as opened:
             width, height = opened.size
@@ -62,12 +64,21 @@ def picture_size(path: Path) -> tuple[int, int]:
         raise _unreadable(path, error) from error
 
 
+def _refuse_no_file(path: Path) -> None:
+    """A pipe or a device has no end; Pillow would wait for it, or read it all."""
+    if path.exists() and not is_regular(path):
+        raise ImageError(f"{path}: is a folder, a pipe or a device, not a file")
+
+
 def _unreadable(path: Path, error: Exception) -> ImageError:
-    return ImageError(f"{path}: cannot be read as an image ({error})")
+    if isinstance(error, MemoryError):
+        return ImageError(f"{path}: is too large for this machine's memory; make it smaller or cut it into parts")
+    return ImageError(f"{path}: cannot be read as an image ({str(error)[:300] or type(error).__name__})")
 
 
 def _decode(path: Path) -> tuple[np.ndarray, float]:
     """Values (H, W, C) as they are stored, C = 1, 3 or 4, and which value is white."""
+    _refuse_no_file(path)
     try:
         with Image.open(path) as opened:
             if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":  # a phone's MPO is one photo

@@ -18,6 +18,18 @@ from torch.nn import functional as F
 from .error_map import ErrorUEM
 from .uncertainty import UEM
 
+# Limits of what a file may claim, far above any model that is called nano.
+MOST = {
+    "shuffle": 16,
+    "blocks": 64,
+    "heads": 64,
+    "text_dim": 1024,
+    "text_layers": 32,
+    "uem_channels": 1024,
+    "film": 1024,
+}
+MOST_LEVELS, MOST_CHANNELS = 8, 4096
+
 
 @dataclass(frozen=True)
 class NanoConfig:
@@ -44,14 +56,21 @@ class NanoConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
-        for name in ("shuffle", "blocks", "heads", "text_dim", "text_layers", "uem_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"nano config: {name} must be at least 1, but got {getattr(self, name)}")
-        if self.film < 0:
-            raise ValueError(f"nano config: film must be at least 0, but got {self.film}")
+        for name, most in MOST.items():
+            value, least = getattr(self, name), 0 if name == "film" else 1
+            if type(value) is not int or value > most:
+                raise ValueError(f"nano config: {name} must be a whole number up to {most}, but got {value!r:.50}")
+            if value < least:
+                raise ValueError(f"nano config: {name} must be at least {least}, but got {value}")
+        widths = all(type(width) is int and 0 < width <= MOST_CHANNELS for width in self.channels)
+        if len(self.channels) > MOST_LEVELS or not widths:
+            raise ValueError(
+                f"nano config: channels must be positive, up to {MOST_LEVELS} whole numbers to {MOST_CHANNELS}, but "
+                f"got {self.channels!r:.100}"
+            )
         if self.uem not in ("paper", "error"):
             raise ValueError(f"nano config: uem must be paper or error, but got {self.uem!r}")
-        if not self.channels or min(self.channels) < 1 or self.channels[-1] % self.heads:
+        if not self.channels or self.channels[-1] % self.heads:
             raise ValueError(
                 f"nano config: channels must be positive and the last divisible by heads={self.heads}, "
                 f"but got {self.channels}"

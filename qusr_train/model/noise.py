@@ -16,7 +16,6 @@ A third, `sobel`, is CODSR's (arXiv 2512.14061): the map is its Sobel weight, no
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -25,6 +24,8 @@ import torch
 from torch import Tensor
 
 Variant = Literal["paper", "reference", "sobel"]
+MOST = 1e4
+"""Largest value of a noise parameter; more only overflows."""
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 SeedRule = Literal["fixed", "per image"]
@@ -54,15 +55,16 @@ class NoiseParameters:
         if self.variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, but got {self.variant!r}")
         for name, low, high in (
-            ("k", 0.0, math.inf),
+            ("k", 0.0, MOST),
             ("m", 0.0, 1.0),
-            ("p", 0.0, math.inf),
-            ("delta", 0.0, math.inf),
+            ("p", 0.0, MOST),
+            ("delta", 0.0, MOST),
         ):
             value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
-                bound = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"finite and at least {low:g}"
-                raise ValueError(f"noise parameter {name} must be {bound}, but got {value}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"noise parameter {name} must be a number, but got {value!r:.50}")
+            if not low <= value <= high:  # also NaN
+                raise ValueError(f"noise parameter {name} must be in [{low:g}, {high:g}], but got {value!r:.50}")
 
 
 def as_variant(name: str) -> Variant:

@@ -22,10 +22,11 @@ from ..errors import InputError, RunError
 from ..out_of_memory import is_out_of_memory
 from .average import WeightAverage
 from .config import TrainConfig
+from .lock import run_lock
 from .needs import require_for_training
 from .optimizer import learning_rate_factor, make_optimizer
 from .recipe import data_digest, settings, versions, write_card
-from .state import CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
+from .state import DAMAGED, CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
 from .step import StepNoise, StepResult
 from .task import Task, make_task
 from .tracking import Tracking, sample_sheet
@@ -61,7 +62,8 @@ def train(config: TrainConfig, task: Task | None = None, should_stop: Callable[[
         TrainingStopped: `should_stop` said so.
     """
     require_for_training(config)
-    return _Run(config, task).to_end(should_stop)
+    with run_lock(Path(config.out)):
+        return _Run(config, task).to_end(should_stop)
 
 
 class _Run:
@@ -104,10 +106,14 @@ class _Run:
         if state:
             if self.names - state.model.keys():
                 raise InputError(f"{self.state_file}: belongs to a model of another shape; delete it to start again")
-            if self.task.adversary and state.adversary:
-                self.task.adversary.load_state(state.adversary)
-            model.load_state_dict({k: v for k, v in state.model.items() if k in self.names}, strict=False)
-            self.optimizer.load_state_dict(state.optimizer)
+            try:
+                if self.task.adversary and state.adversary:
+                    self.task.adversary.load_state(state.adversary)
+                model.load_state_dict({k: v for k, v in state.model.items() if k in self.names}, strict=False)
+                self.optimizer.load_state_dict(state.optimizer)
+            except DAMAGED as error:
+                reason = f"{self.state_file}: does not fit the model ({str(error)[:300]}); delete it to start again"
+                raise InputError(reason) from error
             self.first, self.random = state.step, state.random
             self.average.resume(state.average)
             log.info("resuming at step %d", self.first)

@@ -13,6 +13,7 @@ from ..errors import InputError
 
 NOT_LOSSES = {"step", "learning_rate", "images_per_second"}
 COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
+MOST_PANELS, MOST = 32, 1e30
 LEFT, TOP, RIGHT, BOTTOM = 64, 12, 12, 28  # margins of a panel in pixels
 
 
@@ -39,13 +40,15 @@ def loss_plot(lines: list[dict[str, Any]], width: int = 768, panel: int = 180) -
     Raises:
         ValueError: there is nothing to plot yet.
     """
-    names = [name for name in dict.fromkeys(key for line in lines for key in line) if name not in NOT_LOSSES]
+    names = [name for name in dict.fromkeys(key for line in lines for key in line) if name not in NOT_LOSSES][
+        :MOST_PANELS
+    ]
     if not names:
         raise InputError("there is nothing to plot yet: the run has logged no step")
     picture = Image.new("RGB", (width, panel * len(names)), "white")
     draw = ImageDraw.Draw(picture)
     for row, name in enumerate(names):
-        points = [(line["step"], line[name]) for line in lines if np.isfinite(line.get(name, np.nan))]
+        points = [(line["step"], line[name]) for line in lines if abs(line.get(name, np.nan)) < MOST]
         if points:
             _panel(draw, name, points, (0, row * panel, width, (row + 1) * panel), COLORS[row % len(COLORS)])
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255.0
@@ -68,8 +71,13 @@ def _panel(
     for series, fill, thickness in ((values, faint, 1), (smooth(values), color, 2)):
         track = [place(step, value) for step, value in zip(steps, series, strict=True)]
         draw.line(track if len(track) > 1 else [track[0], track[0]], fill=fill, width=thickness)
-    draw.text((x0 + 8, y0 + 4), f"{name}: {smooth(values)[-1]:.4g}", fill=color)
+    draw.text((x0 + 8, y0 + 4), f"{_shown(name)}: {smooth(values)[-1]:.4g}", fill=color)
     draw.text((box[0] + 4, y0 - 4), f"{high:.4g}", fill="black")
     draw.text((box[0] + 4, y1 - 8), f"{low:.4g}", fill="black")
     draw.text((x0, y1 + 6), f"step {steps[0]}", fill="black")
     draw.text((x1 - 70, y1 + 6), f"step {steps[-1]}", fill="black")
+
+
+def _shown(name: str) -> str:
+    """A curve's name as far as Pillow's font has it."""
+    return name.encode("latin-1", "replace").decode("latin-1")[:60]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
+import os
 import pickle
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, RunError
-from ..files import write_whole
+from ..files import is_regular, write_whole
 from .config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,12 @@ _FREE_TO_CHANGE = {
 
 _TOLD = ("steps", "learning_rate", "schedule", "hold", "warmup", "precision")
 """Of those, the ones whose change is worth a line in the log."""
+
+DAMAGED = (
+    OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, AssertionError, OverflowError,
+    MemoryError, ImportError, pickle.UnpicklingError,
+)  # fmt: skip
+"""What torch and pickle raise on a file that is cut or changed."""
 
 
 class CheckpointNotWritten(RunError):
@@ -79,19 +88,99 @@ def save_state(path: Path, state: TrainState, config: TrainConfig, joint_batch: 
     content = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
     content["config"] = json.dumps(_identity(config, joint_batch), sort_keys=True)
     content["changeable"] = json.dumps({name: getattr(config, name) for name in _TOLD})
+    content["digest"] = _digest(content)
     with write_whole(path) as temporary:
         torch.save(content, temporary)
+        _keep(path)
+
+
+def previous_state(path: Path) -> Path:
+    """Where the state before the newest one is kept."""
+    return path.with_name(f"previous.{path.name}")
+
+
+def _keep(path: Path) -> None:
+    """Give the state that is about to be replaced a second name; it is never without a name in between."""
+    if not path.is_file():
+        return
+    with write_whole(previous_state(path)) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:  # a disk without links
+            shutil.copyfile(path, temporary)
+
+
+def _digest(content: Any) -> str:
+    """SHA-256 of everything in a state, in its own order."""
+    digest = hashlib.sha256()
+    waiting = [content]
+    while waiting:
+        thing = waiting.pop()
+        if isinstance(thing, Tensor):
+            digest.update(f"{thing.dtype} {tuple(thing.shape)}".encode())
+            digest.update(thing.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(thing, dict):
+            digest.update(f"dict {len(thing)}".encode())
+            waiting += [item for pair in thing.items() for item in pair]
+        elif isinstance(thing, (list, tuple)):
+            digest.update(f"list {len(thing)}".encode())
+            waiting += thing
+        else:
+            digest.update(f"{type(thing).__name__} {thing!r}".encode())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[TrainState, dict[str, Any], dict[str, Any]]:
+    """A file's state, the settings it belongs to, and those that may change. Raises ValueError: damaged in any way."""
+    if not is_regular(path):
+        raise ValueError("not a file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        digest = content.pop("digest", None)  # none: written before there was one
+        if digest is not None and digest != _digest(content):
+            raise ValueError("its content is not what was written")
+        stored = json.loads(content.pop("config"))
+        before = json.loads(content.pop("changeable", "{}"))
+        if not isinstance(stored, dict) or not isinstance(before, dict):
+            raise ValueError("its settings are none")
+        state = TrainState(**content)
+    except DAMAGED as error:
+        raise ValueError(f"{type(error).__name__}: {error}"[:300]) from error
+    sound = type(state.step) is int and state.step >= 0 and isinstance(state.optimizer, dict)
+    weights = [state.model, state.average]
+    if not sound or not all(isinstance(part, dict) and all(map(_is_finite, part.values())) for part in weights):
+        raise ValueError("its step, optimiser or weights are none, or not finite")
+    return state, stored, before
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Tensor) and bool(torch.isfinite(value).all())
+
+
+def _instead(path: Path) -> str:
+    earlier = previous_state(path)
+    try:
+        state, *_ = _read(earlier)
+    except ValueError:
+        return "delete it to start again"
+    return (
+        f"the one before it is good: rename {earlier.name} to {path.name} to go on from step {state.step}, or delete "
+        "both to start again"
+    )
 
 
 def load_state(path: Path, config: TrainConfig, joint_batch: int) -> TrainState:
-    """Read a run's state. Raises ValueError when it is damaged or belongs to other settings."""
+    """Read a run's state.
+
+    Raises:
+        InputError: damaged, or of other settings. Where the state before it is good, it is offered.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        stored = json.loads(content.pop("config"))
-        before = json.loads(content.pop("changeable", "{}"))
-        state = TrainState(**content)
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: damaged or not a training state ({error}); delete it to start again") from error
+        state, stored, before = _read(path)
+    except ValueError as error:
+        raise InputError(f"{path}: damaged or not a training state ({error}); {_instead(path)}") from error
     current = _identity(config, joint_batch)
     if "joint_batch" not in stored:  # written before several processes could share a step
         stored["joint_batch"] = stored.pop("batch_size", None)

@@ -107,11 +107,13 @@ def metrics_file(out: Path, stage: str) -> Path:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line that was cut off by a kill is left out."""
+    """The lines of a metrics file; what is not ours, or was cut off by a kill, is left out."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            figures = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(figures, dict) and type(figures.get("step")) is int:
+            lines.append({name: value for name, value in figures.items() if type(value) in (int, float)})
     return lines
