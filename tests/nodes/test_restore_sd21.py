@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from qusr_train.checkpoints.load import load_checkpoint
+from qusr_train.checkpoints.lora_export import export_lora
 from qusr_train.model.stable_diffusion import load_stable_diffusion
 from qusr_train.restore_sd21 import load_sd21_restorer
 from tests.support import golden
@@ -130,9 +132,9 @@ def test_exported_lora_is_read_by_comfyuis_loader(pack: Any, tmp_path: Path) -> 
     import comfy.sd
     import comfy.utils
 
-    files = pack.qusr_train.checkpoints
-    checkpoint = files.load.load_checkpoint(GOLDEN / "checkpoints" / "qusr.pkl")
-    files.lora_export.export_lora(checkpoint, tmp_path / "lora.safetensors", "kohya")
+    source = GOLDEN / "checkpoints" / "qusr.pkl"
+    export_lora(load_checkpoint(source), tmp_path / "lora.safetensors", "kohya")
+    checkpoint = pack.qusr_train.checkpoints.load.load_checkpoint(source)
     model = golden.golden_unet()
     state = comfy.utils.load_torch_file(str(tmp_path / "lora.safetensors"), safe_load=True)
     theirs, _ = comfy.sd.load_lora_for_models(model, None, state, 1.0, 0.0)

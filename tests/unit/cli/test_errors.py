@@ -29,7 +29,7 @@ def test_error_names_the_flag(
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").touch()
     places = {"OUT": str(tmp_path / "out"), "FOLDER": str(tmp_path / "photos")}
-    arguments = [*arguments, "--lpips_weight", "0"] if arguments[0] == "train" else arguments
+    arguments = [*arguments, "--lpips_weight", "0", "--precision", "no"] if arguments[0] == "train" else arguments
     assert main([places.get(argument, argument) for argument in arguments]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith(message)
