@@ -40,7 +40,7 @@ def _picture(comfy: ComfyPage, name: str) -> None:
     [("dial", {"detail"}), ("balanced", set()), ("custom", {"strength", "noise_strength"})],
 )
 def test_upscale_shows_what_its_preset_reads(comfy: ComfyPage, preset: str, expected: set[str]) -> None:
-    comfy.load("qusr_upscale")
+    comfy.load("Upscale a photo")
     comfy.look_at("QUSRUpscale")
     comfy.set_widget("QUSRUpscale", "preset", preset)
     shown = _shown(comfy, "QUSRUpscale")
