@@ -14,7 +14,7 @@ from tests.support.browser import find_browser
 from tests.support.comfyui import Server
 
 SECONDS, FRAMES_A_SECOND, WIDTH = 20, 3, 640
-WORKFLOW, NODE = "qusr_separate_nodes", "QUSRUncertaintyView"
+WORKFLOW, NODE = "Upscale step by step", "QUSRUncertaintyView"
 
 
 def film(path: Path) -> None:
