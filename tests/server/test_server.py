@@ -36,7 +36,7 @@ def test_all_nodes_are_registered(object_info: dict[str, Any]) -> None:
         "QUSRNanoLoader", "QUSRQualityPrompt", "QUSREncodePrompt", "QUSRUncertainty", "QUSRUncertaintyView",
         "QUSRAdaptiveNoise", "QUSROneStepDenoise", "QUSRColorFix", "QUSRCompare", "QUSRUpscale", "QUSREnlarge",
         "QUSRExamplePhoto", "QUSRDownload", "QUSRTrain", "QUSRLossPlot", "QUSRLoader", "QUSREncode", "QUSRDecode",
-        "QUSRQwenPrompt", "QUSRServerPrompt", "QUSRPhotoTiles",
+        "QUSRQwenPrompt", "QUSRServerPrompt", "QUSRPhotoTiles", "QUSRPhotoGuide",
     }  # fmt: skip
     assert ours == expected
 
