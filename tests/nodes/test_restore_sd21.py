@@ -47,9 +47,9 @@ def test_the_command_and_the_nodes_agree(pack: Any, native: SimpleNamespace, bas
     checked = nodes.native.host.check_image(image.movedim(1, -1))
     with torch.inference_mode():
         tiles = nodes.tiles.whole_photo(checked.rgb)
-        there = nodes.upscale.upscale_batch(
-            checked, [prompt], tiles, models, nodes.upscale.PRESETS["balanced"], 7, "wavelet"
-        )[0].movedim(-1, 1)
+        turned = nodes.dial.chosen(models.model, "balanced", 1.0, 1.0, 1.0)
+        job = nodes.upscale.Job(models, turned, 7, "fixed", "wavelet", "factor", 4.0)
+        there = nodes.upscale.upscale_batch(checked, [prompt], tiles, job)[0].movedim(-1, 1)
         here = load_sd21_restorer(path, base)(image, prompt, seed=7).image
     torch.testing.assert_close(here, there, atol=1e-4, rtol=0)
 
