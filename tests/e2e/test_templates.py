@@ -33,6 +33,7 @@ def test_every_example_is_listed_with_its_picture(comfy: ComfyPage) -> None:
     dialog.wait_for()
     dialog.get_by_text(module, exact=True).first.click()
     for name in ALL:
+        dialog.get_by_text(name, exact=True).first.scroll_into_view_if_needed()  # pictures out of view are not loaded
         dialog.get_by_alt_text(name, exact=True).wait_for()
     comfy.page.mouse.click(5, 500)  # beside the dialog
     dialog.wait_for(state="hidden")
