@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,8 @@ def _keep(content: bytes, suffix: str) -> dict[str, str]:
     if not (folder / name).is_file():
         with write_whole(folder / name) as temporary:
             temporary.write_bytes(content)
+    # A browser trusts a file that is old without asking again, and would show one that is gone by now.
+    os.utime(folder / name)
     return {"filename": name, "subfolder": SUBFOLDER, "type": "temp"}
 
 
