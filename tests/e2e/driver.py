@@ -101,6 +101,7 @@ class ComfyPage:
     def open(self, nodes2: bool, theme: str = "dark", locale: str = "en") -> None:
         """Load the page with the classic renderer or Nodes 2.0."""
         self.setting("Comfy.TutorialCompleted", True)
+        self.setting("Comfy.Node.AlwaysShowAdvancedWidgets", True)
         self.setting("Comfy.VueNodes.Enabled", nodes2)
         self.setting("Comfy.ColorPalette", theme)
         self.setting("Comfy.Locale", locale)
