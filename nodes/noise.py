@@ -76,7 +76,7 @@ def seeds_input() -> Any:
 
 class QUSRAdaptiveNoise(io.ComfyNode):
     @classmethod
-    @advanced("variant", "parameters", "k", "m", "p", "delta", "tile", "tiles")
+    @advanced("variant", "parameters", "tile", "tiles")
     def define_schema(cls) -> io.Schema:
         def parameter(name: str, default: float, high: float, step: float, text: str) -> io.Float.Input:
             return io.Float.Input(

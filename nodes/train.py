@@ -20,8 +20,8 @@ from ..qusr_train.files import write_whole
 from ..qusr_train.images.read import read_image
 from ..qusr_train.images.write import to_picture
 from ..qusr_train.packages import MissingPackages
-from ..qusr_train.training.config import Stage, TrainConfig, load_config_file
-from ..qusr_train.training.needs import require_for_stage, require_for_training
+from ..qusr_train.training.config import TrainConfig, load_config_file
+from ..qusr_train.training.needs import require_for_training
 from ..qusr_train.training.plot import loss_plot
 from ..qusr_train.training.tracking import SAMPLES, metrics_file, read_metrics, stop_file
 from .native.errors import input_names, without_flags
@@ -40,7 +40,6 @@ from .native.sockets import CATEGORY
 
 ROOT = Path(__file__).resolve().parents[1]
 NANO, SD21 = "qusr-nano", "SD 2.1-base"
-STAGES: dict[str, Stage] = {NANO: "qusr", SD21: "sd21"}
 RECIPES = {NANO: "nano_qusr", SD21: "sd21"}
 PATIENCE = 60  # seconds that a process may take to save after Cancel
 
@@ -226,14 +225,16 @@ class QUSRTrain(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
+    def validate_inputs(cls, model: str, more: str = "") -> bool | str:
         """Before anything runs: packages that are missing must not be noticed after minutes."""
-        if model not in STAGES:
-            return f"model: expected {' or '.join(STAGES)}, but got {model!r}"
+        if model not in RECIPES:
+            return f"model: expected {' or '.join(RECIPES)}, but got {model!r}"
+        somewhere = dict.fromkeys(("photos", "out", "init"), "not asked yet")
         try:
-            require_for_stage(STAGES[model])
-        except MissingPackages as error:
-            return str(error)
+            recipe = {**load_config_file(RECIPES[model]), **_more(more), **somewhere}
+            require_for_training(TrainConfig.from_mapping(recipe))
+        except (ValueError, MissingPackages) as error:
+            return without_flags(str(error))
         return True
 
     @classmethod

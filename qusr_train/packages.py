@@ -30,7 +30,9 @@ def pip_command(*packages: str) -> str:
     return subprocess.list2cmdline(parts) if os.name == "nt" else shlex.join(parts)
 
 
-def require_packages(purpose: str, packages: Iterable[str], without: str, field: str = "") -> None:
+def require_packages(
+    purpose: str, packages: Iterable[str], without: str, field: str = "", options: tuple[str, ...] = ()
+) -> None:
     """Do nothing if all are installed.
 
     Args:
@@ -38,6 +40,7 @@ def require_packages(purpose: str, packages: Iterable[str], without: str, field:
         packages: names that both pip and Python know them by.
         without: what works without them, a full sentence.
         field: the setting that asks for them.
+        options: flags that pip needs for them.
 
     Raises:
         MissingPackages: names those that are absent, the command that installs them, and what works without.
@@ -45,7 +48,7 @@ def require_packages(purpose: str, packages: Iterable[str], without: str, field:
     absent = [name for name in packages if not is_installed(name)]
     if absent:
         raise MissingPackages(
-            f"{purpose} needs {', '.join(absent)}, which this Python does not have. Install: {pip_command(*absent)} - "
-            f"{without}",
+            f"{purpose} needs {', '.join(absent)}, which this Python does not have. Install: "
+            f"{pip_command(*options, *absent)} - {without}",
             field=field,
         )

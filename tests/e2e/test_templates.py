@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.support.examples import ALL, BUNDLED, STEPS, UPSCALE
+from tests.support.examples import ALL, APP, BUNDLED, STEPS, UPSCALE
 
 from .driver import ComfyPage, graph, node
 
@@ -43,8 +43,31 @@ def test_every_example_is_listed_with_its_picture(comfy: ComfyPage) -> None:
 def test_every_example_opens_and_the_bundled_model_runs_it(comfy: ComfyPage, name: str) -> None:
     comfy.load(name)
     assert comfy.value(UNKNOWN) == []
+    assert comfy.overlaps() == []
     if name in BUNDLED:
         assert comfy.run() == "success"
+
+
+@pytest.mark.parametrize("words", ["super resolution", "seedvr"])
+def test_search_finds_qusr_by_the_words_people_use(comfy: ComfyPage, words: str) -> None:
+    info = comfy.server.get("/object_info/SaveImage")["SaveImage"]
+    if "search_aliases" not in info:
+        pytest.skip("this ComfyUI's nodes are searched by their names only")
+    comfy.load(graph([], []))
+    comfy.value("() => window.app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    comfy.page.keyboard.type(words, delay=30)
+    comfy.page.get_by_text("QUSR Upscale").first.wait_for()
+    comfy.page.keyboard.press("Escape")
+
+
+def test_the_app_shows_photo_preset_and_prompt(comfy: ComfyPage) -> None:
+    if comfy.value("() => !window.app.extensionManager.command.commands.some((c) => c.id === 'Comfy.ToggleLinear')"):
+        pytest.skip("this front end has no app mode")
+    comfy.load(APP)
+    controls = comfy.page.get_by_test_id("linear-widgets")
+    for name in ("image", "preset", "prompt"):
+        controls.get_by_text(name, exact=True).first.wait_for()
+    comfy.load(UPSCALE)
 
 
 def test_an_error_becomes_a_toast_with_the_remedy(comfy: ComfyPage) -> None:

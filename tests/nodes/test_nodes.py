@@ -84,7 +84,10 @@ def test_one_bar_goes_up_over_all_steps(upscale: Any, photo: Tensor, monkeypatch
     seen: list[tuple[int, int]] = []
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *_, **__: seen.append((value, total)))
     upscale(photo.repeat(2, 1, 1, 1))
-    assert seen == [(step, 10) for step in range(1, 11)]
+    # Newer ComfyUI leaves out those that come too fast.
+    assert [seen[0], seen[-1]] == [(1, 10), (10, 10)]
+    assert seen == sorted(seen)
+    assert set(seen) <= {(step, 10) for step in range(1, 11)}
 
 
 def test_presets_differ_and_custom_follows_the_sliders(upscale: Any, photo: Tensor) -> None:

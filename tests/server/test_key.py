@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -24,18 +25,19 @@ def _graph(address: str, model: str) -> dict[str, Any]:
     }
 
 
-def test_the_key_is_saved_nowhere(server: Server, tmp_path: Any) -> None:
+def test_the_key_is_saved_nowhere(server: Server) -> None:
+    model = f"test-{uuid.uuid4().hex}"  # one that has no caption in the cache
     with ChatServer() as chat:
         text = f"A dark photo. Authorization: Bearer {KEY}"
         chat.script = [
             Reply(json.dumps({"choices": [{"message": {"content": text}}]}).encode()),
             Reply(json.dumps({"error": {"message": f"no access with {KEY}"}}).encode(), 401, reason=f"Not {KEY}"),
         ]
-        graph = _graph(chat.address, tmp_path.name)  # a model of this name has no caption in the cache
+        graph = _graph(chat.address, model)
         workflow = {"nodes": [{"type": name["class_type"], "inputs": name["inputs"]} for name in graph.values()]}
         shown = server.run(graph, workflow=workflow)
         with pytest.raises(PromptFailed, match="refused access") as caught:
-            server.run(_graph(chat.address, f"{tmp_path.name}-2"), workflow=workflow)
+            server.run(_graph(chat.address, f"{model}-2"), workflow=workflow)
         assert chat.asked[0].headers["Authorization"] == f"Bearer {KEY}", "the server had the key, and could echo it"
     picture = server.image(shown["3"]["images"][0])
     texts = Image.open(io.BytesIO(picture)).text  # type: ignore[attr-defined]

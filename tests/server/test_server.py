@@ -55,7 +55,7 @@ def test_rarely_used_inputs_are_advanced(object_info: dict[str, Any]) -> None:
         **object_info["QUSRAdaptiveNoise"]["input"]["optional"],
     }
     marked = {name for name, (_, options) in inputs.items() if options.get("advanced")}
-    assert marked == {"variant", "parameters", "k", "m", "p", "delta", "tile", "tiles"}
+    assert marked == {"variant", "parameters", "tile", "tiles"}
 
 
 def test_chinese_names_are_served(server: Server) -> None:
