@@ -115,8 +115,8 @@ class TrainConfig:
     """Let all losses reach the UEM through the noise, as the reference does (stage `sd21`; costs a VAE encode)."""
     photo_factors: tuple[float, ...] = (0.5, 0.33)
     """Sizes at which every photo is used; most photos are soft at full size, and the degradations add softness."""
-    degradation: Literal["camera", "second_order", "authors"] = "camera"
-    """How photos become low-resolution: like a camera (mild), or in two rounds with Real-ESRGAN's or QUSR's ranges."""
+    degradation: Literal["camera", "camera_sharp", "second_order", "authors"] = "camera"
+    """How photos become low-resolution: like a camera (mild; `camera_sharp`: crisper targets), or in two rounds."""
     degradation_ranges: str = ""
     """JSON file with ranges of the two rounds, instead of those that `degradation` names."""
     upright: bool = False
@@ -240,7 +240,7 @@ class TrainConfig:
             raise InputError("only for stage `qusr`", field="continue_lora")
         if self.add_film and self.stage == "qusr":
             raise InputError("only for stage `base`; stage `qusr` would not train it", field="add_film")
-        if self.degradation == "camera" and (self.sharpen_targets or self.degradation_ranges):
+        if self.degradation.startswith("camera") and (self.sharpen_targets or self.degradation_ranges):
             field = "sharpen_targets" if self.sharpen_targets else "degradation_ranges"
             raise InputError("only for degradation `second_order` or `authors`", field=field)
         if (self.more_photos or self.upright) and self.stage != "sd21":

@@ -34,6 +34,8 @@ from .step import Autocast, StepNoise, StepResult
 
 NEW = NanoConfig(film=128, uem="error", uem_channels=24)
 """Shape of a model that is trained from scratch. `NanoConfig()` is what files of version 0.1.0 mean."""
+FEATURE_SHIFT = 8
+"""Pixels by which crops for the feature loss are moved at random, so that its strides meet every position."""
 
 
 def _initial_text_encoder(config: NanoConfig) -> TextEncoder:
@@ -213,8 +215,9 @@ class NanoTask:
             bicubic = losses.charbonnier_loss(x_lq, x_gt, weights=weights)
             figures = {"pixel_loss": pixel.detach(), "gain_over_bicubic": bicubic / pixel.detach()}
         if self.features is not None:
+            moved = same_crops([x_hq, x_gt], config.patch - FEATURE_SHIFT, noise)
             with autocast():
-                distance = self.features(x_hq, x_gt)
+                distance = self.features(*moved)
             loss = loss + config.feature_weight * distance
             figures["feature_loss"] = distance.detach()
         if self.adversary is not None:
