@@ -60,6 +60,8 @@ class TrainConfig:
     """Weight of 1 - SSIM beside the pixel loss (nano)."""
     balance_patches: bool = False
     """Weigh the pixel and gradient losses of easy patches up and of hard ones down, as PSNR does (nano)."""
+    teacher_share: float = 0.0
+    """Pixel losses aim at the target mixed with this share of PAIRS/teacher, a crisper upscaler's pictures (nano)."""
     feature_weight: float = 0.0
     """Weight of the distance in EfficientNet-Lite0's features (nano; needs its two packages)."""
     adversarial_weight: float = 0.0
@@ -201,7 +203,7 @@ class TrainConfig:
         for name in ("ema", "beta2", "hold"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"must be in [0, 1), but got {getattr(self, name)}", field=name)
-        for name in ("noise_m", "camera_share", "more_share"):
+        for name in ("noise_m", "camera_share", "more_share", "teacher_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"must be in [0, 1], but got {getattr(self, name)}", field=name)
         low, high = (*self.csd_timesteps, 0.0, 0.0)[:2]
@@ -226,6 +228,8 @@ class TrainConfig:
             raise InputError(
                 "have no captions and no fixed crops: not with prompts `files` or `cache_latents`", field="camera_pairs"
             )
+        if self.teacher_share and (self.stage == "sd21" or not self.pairs):
+            raise InputError("only for nano, and with `pairs`, where the folder `teacher` lies", field="teacher_share")
         if self.cache_latents and (self.stage != "sd21" or not self.pairs):
             raise InputError("needs stage `sd21` and `pairs`, whose crops are fixed", field="cache_latents")
         if self.shard and (self.stage != "sd21" or self.compile):

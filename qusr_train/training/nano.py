@@ -207,10 +207,12 @@ class NanoTask:
         with autocast():
             x_hq, u = model(x_lq.contiguous(memory_format=torch.channels_last), tokens, normal, self.noise)
         weights = losses.patch_weights(x_lq, x_gt) if config.balance_patches else None
-        pixel = losses.charbonnier_loss(x_hq, x_gt, weights=weights)
-        loss = pixel + config.gradient_weight * losses.gradient_loss(x_hq, x_gt, weights)
+        # A mean of what may be there has no crisp edge; a teacher's choice, made for each input alone, can be learned.
+        aim = x_gt if batch.x_teacher is None else x_gt.lerp(batch.x_teacher, config.teacher_share)
+        pixel = losses.charbonnier_loss(x_hq, aim, weights=weights)
+        loss = pixel + config.gradient_weight * losses.gradient_loss(x_hq, aim, weights)
         if config.ssim_weight:
-            loss = loss + config.ssim_weight * losses.ssim_loss(x_hq, x_gt)
+            loss = loss + config.ssim_weight * losses.ssim_loss(x_hq, aim)
         with torch.no_grad():
             bicubic = losses.charbonnier_loss(x_lq, x_gt, weights=weights)
             figures = {"pixel_loss": pixel.detach(), "gain_over_bicubic": bicubic / pixel.detach()}
