@@ -214,7 +214,7 @@ class NanoTask:
         if config.ssim_weight:
             loss = loss + config.ssim_weight * losses.ssim_loss(x_hq, aim)
         with torch.no_grad():
-            bicubic = losses.charbonnier_loss(x_lq, x_gt, weights=weights)
+            bicubic = losses.charbonnier_loss(x_lq, aim, weights=weights)
             figures = {"pixel_loss": pixel.detach(), "gain_over_bicubic": bicubic / pixel.detach()}
         if self.features is not None:
             moved = same_crops([x_hq, x_gt], config.patch - FEATURE_SHIFT, noise)
