@@ -69,6 +69,7 @@ export function spelledOut(type, values, saved) {
   if (type === "QUSRAdaptiveNoise" && !saved.includes("parameters")) {
     if (["k", "m", "p", "delta"].some((name) => values[name] >= 0)) found.parameters = "custom";
   }
+  if (type === "QUSROneStepDenoise" && !saved.includes("blend") && values.tile > 0) found.blend = "gaussian"; // as then
   if (values.tile !== 0) return found;
   if (values.tiles === "exact") found.tiles = "automatic";
   if (type === "QUSROneStepDenoise") found.blend = "automatic";
