@@ -24,7 +24,8 @@ from .native.sockets import CATEGORY
 
 AUTOMATIC = "automatic"
 MODES = (AUTOMATIC, "exact", "blended")
-FIRST_TILE, SMALLEST_TILE, LEAST_TILE, MOST_TILE = 1024, 128, 64, 8192  # image pixels; the last two are what may be asked for
+FIRST_TILE, SMALLEST_TILE = 1024, 128  # image pixels
+LEAST_TILE, MOST_TILE = 64, 8192  # what may be asked for
 
 
 def pad_to_block(images: Tensor, block: int) -> Tensor:
@@ -295,7 +296,7 @@ def tile_inputs(optional: bool = False) -> list[Any]:
             options=list(MODES),
             default=AUTOMATIC,
             optional=optional,
-            tooltip="automatic: whole, exact tiles when memory is short. exact: as if whole, slower, needs host memory. "
+            tooltip="automatic: whole, exact tiles when memory is short. exact: as if whole, slower, more host RAM. "
             "blended: ComfyUI's tiles, colours may shift.",
         ),
     ]
