@@ -255,7 +255,7 @@ class QUSROneStepDenoise(io.ComfyNode):
                     min=SMALLEST_TILE,
                     max=MOST_TILE,
                     step=8,
-                    tooltip="Side of a tile in latent pixels (nano: 4 image pixels, SD: 8). For blend smooth, gaussian.",
+                    tooltip="Side of a tile in latent pixels (nano: 4 image pixels, SD: 8). Not for automatic.",
                 ),
                 io.Int.Input(
                     "overlap",

@@ -7,9 +7,10 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from ..errors import InputError
+from .field_types import check_types
 
 Stage = Literal["base", "qusr", "sd21"]
 Precision = Literal["no", "bf16", "fp16"]
@@ -174,9 +175,7 @@ class TrainConfig:
         for name in ("photo_factors", "csd_timesteps"):  # JSON has lists
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        hints = get_type_hints(TrainConfig)
-        for f in dataclasses.fields(self):
-            _check_type(f.name, getattr(self, f.name), hints[f.name])
+        check_types(self)
         for name in (
             "warmup", "workers", "noise_k", "noise_p", "gradient_weight", "ssim_weight", "uncertainty_weight",
             "l2_weight", "lpips_weight", "csd_weight", "csd_guidance", "weight_decay", "sample_every",
@@ -202,7 +201,7 @@ class TrainConfig:
         for name in ("ema", "beta2", "hold"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"must be in [0, 1), but got {getattr(self, name)}", field=name)
-        for name in ("noise_m", "camera_share"):
+        for name in ("noise_m", "camera_share", "more_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"must be in [0, 1], but got {getattr(self, name)}", field=name)
         low, high = (*self.csd_timesteps, 0.0, 0.0)[:2]
@@ -247,8 +246,6 @@ class TrainConfig:
             raise InputError("only for stage `sd21`", field="more_photos" if self.more_photos else "upright")
         if self.more_photos and not self.photos:
             raise InputError("needs `photos` to be mixed with", field="more_photos")
-        if not 0 <= self.more_share <= 1:
-            raise InputError(f"must be in [0, 1], but got {self.more_share}", field="more_share")
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> TrainConfig:
@@ -264,28 +261,6 @@ class TrainConfig:
         if missing:
             raise InputError(f"missing setting {', '.join(missing)}")
         return cls(**values)
-
-
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    """Raise ValueError unless a setting has the type its field is annotated with."""
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise InputError(f"expected one of {', '.join(get_args(hint))}, but got {value!r}", field=name)
-        return
-    if get_origin(hint) is tuple:
-        fits = isinstance(value, tuple) and all(_is_number(item) for item in value)
-        expected = "a list of numbers"
-    elif hint is float:
-        fits, expected = _is_number(value), "a number"
-    else:
-        fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-        expected = {int: "a whole number", str: "a text", bool: "true or false"}[hint]
-    if not fits:
-        raise InputError(f"expected {expected}, but got {value!r}", field=name)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def load_config_file(name: str) -> dict[str, Any]:
