@@ -1,8 +1,8 @@
 """Make the picture of seams in the help of QUSR One-Step Denoise: python -m tests.tools.seams.
 
-A smooth gradient and text. Left: qusr-nano's result, computed in tiles of 32 latent pixels (128 of the picture). The other
-three: what tiles change in the latent of the golden model (Stable Diffusion's structure, random weights) against the whole,
-each shown with the same gain: cut tiles, the authors' weights, ours.
+A smooth gradient and text. Left: qusr-nano's result, computed in tiles of 32 latent pixels (128 of the picture). The
+other three: what tiles change in the latent of the golden model (Stable Diffusion's structure, random weights) against
+the whole, each shown with the same gain: cut tiles, the authors' weights, ours.
 """
 
 from __future__ import annotations
