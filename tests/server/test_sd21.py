@@ -246,6 +246,47 @@ def test_codsr_as_it_is_runs_and_follows_its_seed_and_its_guide(server: Server) 
     assert (first - result(1, 0.5)).abs().max() > GREY
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "settings", "size"),
+    [
+        ("qusr.pkl", {"factor": 1.0}, (32, 16)),
+        ("qusr.pkl", {"factor": 2.0}, (64, 32)),
+        ("qusr.pkl", {"factor": 3.0}, (96, 48)),
+        ("qusr.pkl", {"factor": 4.0}, (128, 64)),
+        ("qusr.pkl", {"size": "longest side", "longest_side": 104}, (104, 52)),
+        ("codsr.pkl", {"factor": 2.0}, (64, 32)),
+        ("pisa_sr.pkl", {"factor": 2.0}, (64, 32)),
+    ],
+)
+def test_upscale_with_sd21_gives_any_size(
+    server: Server, checkpoint: str, settings: dict[str, Any], size: tuple[int, int]
+) -> None:
+    """QUSR Upscale with the loader's sockets, CODSR's photo guide included."""
+    prompt: dict[str, Any] = {
+        "base": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": wide.CHECKPOINT}},
+        "load": {
+            "class_type": "QUSRLoader",
+            "inputs": {
+                "model": ["base", 0], "checkpoint": checkpoint, "strength": 1.0, "pixel": 1.0, "semantic": 1.0,
+                "vae": ["base", 2],
+            },
+        },
+        "photo": {"class_type": "LoadImage", "inputs": {"image": PHOTO}},
+        "upscale": {
+            "class_type": "QUSRUpscale",
+            "inputs": {
+                "image": ["photo", 0], "preset": "dial", "seed": 1, "prompt": "a photo", "strength": 1.0,
+                "noise_strength": 1.0, "color_fix": "wavelet", "model": ["load", 0], "clip": ["base", 1],
+                "vae": ["load", 2], "uem": ["load", 1], **settings,
+            },
+        },
+        "show": {"class_type": "PreviewImage", "inputs": {"images": ["upscale", 0]}},
+    }  # fmt: skip
+    picture = _picture(server, server.run(prompt)["show"]["images"][0])
+    assert (picture.shape[-1], picture.shape[-2]) == size
+    assert picture.std() > 0.02
+
+
 def test_video_equals_the_chain_in_diffusers(server: Server, chains: dict[str, Chain]) -> None:
     """The frames come from pictures, since decoders of videos differ by a grey level; the rest from the clip."""
     import av
