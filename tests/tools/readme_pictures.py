@@ -7,7 +7,6 @@ before you commit them. With `viewer` as an argument it also films the viewer in
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,10 +163,6 @@ def main() -> None:
     before_and_after()
     dial()
     registry()
-    if "viewer" in sys.argv[1:]:
-        from tests.tools.viewer_film import film
-
-        film(PICTURES / "viewer.webp")
 
 
 if __name__ == "__main__":

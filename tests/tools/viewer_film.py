@@ -1,4 +1,7 @@
-"""Twenty seconds of the uncertainty viewer, filmed in a real Chromium in front of a real ComfyUI."""
+"""Twenty seconds of the uncertainty viewer, filmed in a real Chromium in front of a real ComfyUI.
+
+`python -m tests.tools.viewer_film` makes the README's .github/pictures/viewer.webp anew; look at it before you commit it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.e2e.driver import ComfyPage
 from tests.support.browser import find_browser
-from tests.support.comfyui import Server
+from tests.support.comfyui import ROOT, Server
 
 SECONDS, FRAMES_A_SECOND, WIDTH = 20, 3, 640
 WORKFLOW, NODE = "Upscale step by step", "QUSRUncertaintyView"
@@ -24,7 +27,9 @@ def film(path: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=found.path, env=dict(found.env), args=["--no-sandbox", "--disable-gpu"]
         )
-        comfy = ComfyPage(browser.new_page(viewport={"width": 1280, "height": 960}), server)
+        page = browser.new_page(viewport={"width": 1280, "height": 960})
+        page.set_default_timeout(180_000)  # of a busy machine
+        comfy = ComfyPage(page, server)
         comfy.open(nodes2=True)
         comfy.load(WORKFLOW)
         if (outcome := comfy.run()) != "success":
@@ -59,3 +64,7 @@ def _frame(comfy: ComfyPage, index: int) -> Image.Image:
         comfy.page.mouse.wheel(0, 240)
     comfy.page.wait_for_timeout(80)
     return Image.open(io.BytesIO(viewer.screenshot())).convert("RGB")
+
+
+if __name__ == "__main__":
+    film(ROOT / ".github" / "pictures" / "viewer.webp")
