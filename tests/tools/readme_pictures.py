@@ -1,7 +1,7 @@
 """Make the pictures and figures of the README and of the dial's help: python -m tests.tools.readme_pictures.
 
 All of it is true output of the bundled model, so run this again whenever that changes, and look at the pictures
-before you commit them. With `viewer` as an argument it also films the viewer in a real Chromium.
+before you commit them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Twenty seconds of the uncertainty viewer, filmed in a real Chromium in front of a real ComfyUI.
 
-`python -m tests.tools.viewer_film` makes the README's .github/pictures/viewer.webp anew; look at it before you commit it.
+`python -m tests.tools.viewer_film` makes the README's .github/pictures/viewer.webp; look at it before you commit it.
 """
 
 from __future__ import annotations
