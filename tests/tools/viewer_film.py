@@ -27,7 +27,7 @@ def film(path: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=found.path, env=dict(found.env), args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": 1280, "height": 960})
+        page = browser.new_page(viewport={"width": 1000, "height": 860})
         page.set_default_timeout(180_000)  # of a busy machine
         comfy = ComfyPage(page, server)
         comfy.open(nodes2=True)
@@ -63,7 +63,9 @@ def _frame(comfy: ComfyPage, index: int) -> Image.Image:
     if index in (2 * count // 3, 2 * count // 3 + 1):
         comfy.page.mouse.wheel(0, 240)
     comfy.page.wait_for_timeout(80)
-    return Image.open(io.BytesIO(viewer.screenshot())).convert("RGB")
+    # Of the page and not of the element, which playwright would first wait for to be still.
+    shot = comfy.page.screenshot(clip=box, type="jpeg", quality=95, animations="allow")
+    return Image.open(io.BytesIO(shot)).convert("RGB")
 
 
 if __name__ == "__main__":
