@@ -27,7 +27,7 @@ def film(path: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=found.path, env=dict(found.env), args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": 1100, "height": 1300})
+        page = browser.new_page(viewport={"width": 1400, "height": 1300})
         page.set_default_timeout(180_000)  # of a busy machine
         comfy = ComfyPage(page, server)
         comfy.open(nodes2=True)
