@@ -100,6 +100,12 @@ def test_models_without_a_faithful_base_fade_their_residual(
         for choice in ({"preset": "dial", "detail": 0.5}, {"preset": "custom", "strength": 0.5})
     )
     assert torch.equal(half, strength)
+    full, trained = (
+        upscale(small, color_fix="none", **choice, **sockets)[0]
+        for choice in ({"preset": "dial", "detail": 1.0}, {"preset": "balanced"})
+    )
+    assert torch.equal(full, trained)
+    assert 0 < _difference(none[0], half) < _difference(none[0], full)
 
 
 @pytest.mark.parametrize("detail", [-0.1, 1.1, float("nan")])
@@ -130,4 +136,4 @@ def test_numbers_that_meant_a_word_still_do_so_in_old_workflows(
     assert cls.validate_inputs(p=-0.5) == "p: expected 0 to 4, but got -0.5"
     assert cls.validate_inputs(m=1.5) == "m: expected 0 to 1, but got 1.5"
     for entry in cls.define_schema().inputs:
-        assert getattr(entry, "min", 0) in (0, None), f"{entry.id} begins below 0"
+        assert (getattr(entry, "min", 0) or 0) >= 0, f"{entry.id} begins below 0"
