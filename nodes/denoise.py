@@ -117,7 +117,7 @@ def one_step(
         )
     samples = latent["samples"]
     wanted = model.model.latent_format.latent_channels
-    if samples.ndim != 4 or samples.shape[1] != wanted:
+    if samples.ndim != 4 or samples.shape[1] != wanted or 0 in samples.shape:
         raise ValueError(
             f"latent: expected (batch, {wanted}, height, width) for this model, but got {tuple(samples.shape)}; "
             "encode the image with the VAE that belongs to the model"

@@ -290,14 +290,14 @@ def tile_inputs(optional: bool = False) -> list[Any]:
     ]
 
 
-def _check_tile(tile: int) -> None:
+def check_tile(tile: int) -> None:
     if 0 < tile < LEAST_TILE:
         raise ValueError(f"tile: expected 0 (whole) or at least {LEAST_TILE} image pixels, but got {tile}")
 
 
 def encode_latent(vae: Any, rgb: Tensor, tile: int = WHOLE, mode: str = "exact", seed: int | None = None) -> Any:
     """LATENT of an IMAGE that remembers the image's size; a seed samples the posterior."""
-    _check_tile(tile)
+    check_tile(tile)
     noise = None
     if seed is not None:
         block = vae.spacial_compression_encode()
@@ -308,9 +308,9 @@ def encode_latent(vae: Any, rgb: Tensor, tile: int = WHOLE, mode: str = "exact",
 
 def decode_latent(vae: Any, latent: LATENT, tile: int = WHOLE, mode: str = "exact") -> Tensor:
     """IMAGE of a LATENT, without the rows and columns that `encode_latent` added."""
-    _check_tile(tile)
+    check_tile(tile)
     samples = latent["samples"]
-    if samples.ndim != 4 or samples.shape[1] != vae.latent_channels:
+    if samples.ndim != 4 or samples.shape[1] != vae.latent_channels or 0 in samples.shape:
         raise ValueError(
             f"latent: expected (batch, {vae.latent_channels}, height, width) for this VAE, but got "
             f"{tuple(samples.shape)}; connect the VAE of the model that the latent is from"

@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import shutil
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ _TOLD = ("steps", "learning_rate", "schedule", "hold", "warmup", "precision")
 
 DAMAGED = (
     OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, AssertionError, OverflowError,
-    MemoryError, ImportError, pickle.UnpicklingError,
+    MemoryError, ImportError, pickle.UnpicklingError, struct.error,
 )  # fmt: skip
 """What torch and pickle raise on a file that is cut or changed."""
 
