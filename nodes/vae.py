@@ -120,7 +120,9 @@ def decode(vae: Any, latents: Tensor, tile: int = WHOLE, mode: str = "exact") ->
             side = max(1, tile // block)
             image = vae.decode_tiled(latent, side, side, _overlap(side)) if tile else vae.decode(latent)
         else:
-            image = vae.process_output(_decoded(vae, latent, tile).float()).movedim(1, -1)
+            pixels = _decoded(vae, latent, tile).float()
+            # `process_output` clamps: infinite pixels would become white ones.
+            image = vae.process_output(torch.where(pixels.isinf(), math.nan, pixels)).movedim(1, -1)
         if not torch.isfinite(image).all():
             raise RuntimeError(
                 "vae: the decoded image has NaN or infinite values; the VAE overflows in half precision on this "
