@@ -1,7 +1,8 @@
 """Fetch one file: resumed after a cut, verified, and renamed into place only when whole.
 
-While it runs, `NAME.part` (what arrived), `NAME.part.json` (which version of the file that is) and `NAME.lock` (one
-process at a time) lie beside the target. After a cut or a Cancel the first two stay, so that the next run goes on.
+While it runs, `NAME.qusr-part` (what arrived), `NAME.qusr-part.json` (which version of the file that is) and
+`NAME.lock` (one process at a time) lie beside the target. After a cut or a Cancel the first two stay, so that the next
+run goes on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ SLOW_SECONDS, SLOW_BYTES = 60.0, 4096
 """Less than these bytes in so long counts as a cut: a server that sends a byte now and then never times out."""
 REPORT_EVERY = 0.1
 """Seconds between two calls of `progress`."""
+
+PART = ".qusr-part"  # not .part: that may be another program's
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, bytes done and bytes in all (None: the server does not say)."""
@@ -64,11 +67,11 @@ class _Job:
 
     @property
     def part(self) -> Path:
-        return self.target.with_name(self.name + ".part")
+        return self.target.with_name(self.name + PART)
 
     @property
     def sidecar(self) -> Path:
-        return self.target.with_name(self.name + ".part.json")
+        return self.target.with_name(f"{self.name}{PART}.json")
 
     def received(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0

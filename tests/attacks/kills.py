@@ -157,7 +157,7 @@ def kills(folder: Path, init: Path, count: int, seed: int = 0) -> Count:
             if way == "time":
                 status = _wait(_child(config, lambda: None), length * chance.uniform(0.0, 1.0))
             elif way == "between":
-                number = chance.randrange(12 * STEPS)
+                number = chance.randrange(8 * STEPS)
                 status = _wait(_child(config, lambda number=number, out=out: _die_at_operation(out, number)))  # type: ignore[misc]
             else:
                 step, size = chance.randrange(1, STEPS), chance.randrange(largest)

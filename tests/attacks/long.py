@@ -1,4 +1,4 @@
-"""Long attacks, counted: python -m tests.attacks.long kills|images|interrupts|calls --count N
+"""Long attacks, counted: python -m tests.attacks.long kills|images|interrupts --count N
 
 RESULTS.md has what was measured. Each prints one line of JSON with its figures, and exits with 1 on a failure.
 """

@@ -153,7 +153,7 @@ def test_the_next_run_goes_on(server: FileServer, target: Path) -> None:
     with pytest.raises(DownloadError, match=r"weights\.bin: cannot be downloaded from .*cut after 300000 .*is kept"):
         fetch(hub(server), target)
     assert not target.exists()
-    assert beside(target) == ["weights.bin.part", "weights.bin.part.json"]
+    assert beside(target) == ["weights.bin.qusr-part", "weights.bin.qusr-part.json"]
     fetch(hub(server), target)
     assert target.read_bytes() == CONTENT
     assert server.sent == len(CONTENT)
@@ -162,7 +162,7 @@ def test_the_next_run_goes_on(server: FileServer, target: Path) -> None:
 
 def test_a_part_of_another_origin_is_not_trusted(server: FileServer, target: Path) -> None:
     target.parent.mkdir()
-    target.with_name("weights.bin.part").write_bytes(OTHER[:1000])
+    target.with_name("weights.bin.qusr-part").write_bytes(OTHER[:1000])
     server.files["/weights.bin"] = Served.of_hub(CONTENT)
     fetch(hub(server), target)
     assert target.read_bytes() == CONTENT
@@ -239,7 +239,7 @@ def test_cancel_between_chunks_keeps_what_arrived(server: FileServer, target: Pa
 
     with pytest.raises(Cancelled):
         fetch(hub(server), target, progress, check)
-    assert 0 < target.with_name("weights.bin.part").stat().st_size < len(CONTENT)
+    assert 0 < target.with_name("weights.bin.qusr-part").stat().st_size < len(CONTENT)
     served.gate = None
     fetch(hub(server), target)
     assert target.read_bytes() == CONTENT
@@ -340,7 +340,7 @@ def test_not_enough_room_is_known_before_the_download(server: FileServer, target
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
 def test_disk_that_fills_up(server: FileServer, target: Path) -> None:
     target.parent.mkdir()
-    target.with_name("weights.bin.part").symlink_to("/dev/full")
+    target.with_name("weights.bin.qusr-part").symlink_to("/dev/full")
     server.files["/weights.bin"] = Served.of_hub(CONTENT)
     with pytest.raises(DownloadError, match=r"cannot write into .*models: No space left on device"):
         fetch(hub(server), target)
