@@ -45,8 +45,7 @@ test: $(READY) $(JS_READY)
 	$(PY) -m pytest tests/server
 	$(PY) -m pytest tests/e2e
 
-# The attacks in their long form, about an hour of one quiet core. `make test` runs the short one. Measured:
-# tests/attacks/RESULTS.md
+# The attacks in their long form. `make test` runs the short one. Measured: tests/attacks/RESULTS.md
 attack: $(READY)
 	QUSR_ATTACK=long $(PY) -m pytest tests/attacks
 	$(PY) -m tests.attacks.long interrupts --count 100
