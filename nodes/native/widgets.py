@@ -10,6 +10,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
+OWN_WORDS = ("detail",)
+"""Inputs that a node itself checks, and only where it reads them."""
+
 
 def check_links(cls: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """Let a node refuse what is outside of its inputs' ranges and choices, whichever way it came.
@@ -28,7 +31,7 @@ def check_links(cls: type[io.ComfyNode]) -> type[io.ComfyNode]:
         own = inspect.signature(cls.validate_inputs).parameters
         kinds = (io.Int.Input, io.Float.Input, io.Combo.Input)
         return schema.is_input_list, {
-            one.id: one for one in schema.inputs if isinstance(one, kinds) and one.id not in own
+            one.id: one for one in schema.inputs if isinstance(one, kinds) and one.id not in {*own, *OWN_WORDS}
         }
 
     @functools.wraps(inner)
@@ -51,5 +54,8 @@ def _check(given: Any, value: Any) -> None:
             raise ValueError(f"{given.id}: expected one of {choices}, but got {value!r:.100}")
         return
     low, high = (-math.inf if given.min is None else given.min, math.inf if given.max is None else given.max)
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
-        raise ValueError(f"{given.id}: expected a number from {low} to {high}, but got {value!r:.50}")
+    if isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high:
+        return
+    if isinstance(value, (int, float)) and low > 0 and not value > 0:
+        raise ValueError(f"{given.id}: expected a number above 0, but got {value:g}")
+    raise ValueError(f"{given.id}: expected a number from {low} to {high}, but got {value!r:.50}")
