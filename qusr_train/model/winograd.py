@@ -110,14 +110,14 @@ class _Convolutions(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is torch.conv2d and not kwargs:
-            x, weight, bias, stride, padding, dilation, groups = (*args, *_DEFAULTS[len(args) :])
+            x, weight, bias, stride, padding, dilation, groups = args + _DEFAULTS[len(args) :]
             around = [_both(stride), _both(padding), _both(dilation), groups]
             if around == [(1, 1), (1, 1), (1, 1), 1] and x.shape[1] == weight.shape[1] and pays(x, weight):
                 return convolve(x, weight, bias)
         return func(*args, **(kwargs or {}))
 
 
-_DEFAULTS = (None, None, None, 1, 0, 1, 1)  # of conv2d
+_DEFAULTS: tuple[Any, ...] = (None, None, None, 1, 0, 1, 1)  # of conv2d
 
 
 def _both(side: Any) -> tuple[Any, Any]:
