@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...qusr_train.model.exact_vae import Attention, Coder, Level, Residual, VAELayers
+from ...qusr_train.model.vae_layers import Attention, Coder, Level, Residual, VAELayers
 from .comfy_types import LATENT, MODEL
 
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import logging
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .connection import Cut, DownloadError, NothingLeft, Source, connect_while, whole_number
 from .digest import CHUNK, Digest
+from .part import Part, Version
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +37,6 @@ Check = Callable[[], None]
 
 
 @dataclass(frozen=True)
-class _Version:
-    """Which version of the file a server has, or a part belongs to."""
-
-    digest: str | None = None
-    etag: str | None = None
-
-    def same_as(self, other: _Version) -> bool:
-        if self.digest or other.digest:
-            return self.digest == other.digest
-        return self.etag is not None and self.etag == other.etag
-
-
-@dataclass(frozen=True)
 class _Job:
     """What the steps of one download share."""
 
@@ -63,19 +50,8 @@ class _Job:
         return self.target.name
 
     @property
-    def part(self) -> Path:
-        return self.target.with_name(self.name + ".part")
-
-    @property
-    def sidecar(self) -> Path:
-        return self.target.with_name(self.name + ".part.json")
-
-    def received(self) -> int:
-        return self.part.stat().st_size if self.part.exists() else 0
-
-    def discard(self) -> None:
-        self.part.unlink(missing_ok=True)
-        self.sidecar.unlink(missing_ok=True)
+    def part(self) -> Part:
+        return Part(self.target)
 
 
 def fetch(source: Source, target: Path, progress: Progress | None = None, check: Check | None = None) -> str:
@@ -95,11 +71,9 @@ def fetch(source: Source, target: Path, progress: Progress | None = None, check:
                 return "another process did it meanwhile"
             try:
                 verified = _verify(job, _receive_all(job))
-                job.part.replace(target)
-                job.sidecar.unlink(missing_ok=True)
+                job.part.finish()
             finally:
-                if job.part.is_file() and not job.received():
-                    job.discard()
+                job.part.discard_if_empty()
             return verified
     except OSError as error:
         raise DownloadError(
@@ -157,18 +131,18 @@ def _lock(job: _Job) -> Iterator[None]:
 
 def _receive_all(job: _Job) -> Digest | None:
     """Try until the part is whole; returns the hash to verify it with."""
-    failures, best = 0, job.received()
+    failures, best = 0, job.part.received()
     while True:
         job.check()
         try:
             return _receive(job)
         except Cut as cut:
             if isinstance(cut, NothingLeft):
-                job.discard()
-            if job.received() > best:
-                failures, best = 0, job.received()
+                job.part.discard()
+            if job.part.received() > best:
+                failures, best = 0, job.part.received()
             if failures == len(DELAYS):
-                kept = " What has arrived is kept: run it again to go on from there." if job.received() else ""
+                kept = " What has arrived is kept: run it again to go on from there." if job.part.received() else ""
                 raise job.source.error(
                     job.name,
                     f"cannot be downloaded from {job.source.host}: {cut}. Check the internet connection, and "
@@ -185,8 +159,8 @@ def _receive_all(job: _Job) -> Digest | None:
 
 def _receive(job: _Job) -> Digest | None:
     """One connection: append to the part, or start it again where the server's file is another one."""
-    old = _read_version(job)
-    have = job.received() if old else 0
+    old = job.part.version()
+    have = job.part.received() if old else 0
     headers = {}
     if old and have:
         headers["Range"] = f"bytes={have}-"
@@ -203,23 +177,23 @@ def _receive(job: _Job) -> Digest | None:
         digest = _expected(job, stated)
         etag = answer.headers.get("ETag")
         strong = etag if etag and not etag.startswith("W/") else None
-        version = _Version(digest.value if digest else None, strong)
+        version = Version(digest.value if digest else None, strong)
         start, total = _span(answer)
         if start < 0 and not have:
             raise Cut("the server sends a part of the file that makes no sense")
         if start not in (0, have) or (start and not (old and old.same_as(version))):
             raise NothingLeft("the file on the server has changed; starting again")
         _refuse_other_file(job, answer, total)
-        free = shutil.disk_usage(job.part.parent).free
+        free = shutil.disk_usage(job.target.parent).free
         if total is not None and total - start > free:
             raise DownloadError(
-                f"{job.name}: needs {gigabytes(total - start)} in {job.part.parent}, but {gigabytes(free)} are free. "
+                f"{job.name}: needs {gigabytes(total - start)} in {job.target.parent}, but {gigabytes(free)} are free. "
                 "Make room, or choose another folder"
             )
-        job.sidecar.write_text(json.dumps(asdict(version)), encoding="utf-8")
+        job.part.belongs_to(version)
         done, limit = start, job.source.size if total is None else total
         mark, marked = start, time.monotonic()
-        with job.part.open("ab" if start else "wb") as file:
+        with job.part.path.open("ab" if start else "wb") as file:
             job.progress(job.name, done, total)
             while True:
                 job.check()
@@ -245,15 +219,6 @@ def _receive(job: _Job) -> Digest | None:
     if not done:
         raise Cut("the server sent an empty file")
     return digest
-
-
-def _read_version(job: _Job) -> _Version | None:
-    """What the part belongs to; None when it cannot be resumed."""
-    try:
-        version = _Version(**json.loads(job.sidecar.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-    return version if version.digest or version.etag else None
 
 
 def _expected(job: _Job, stated: Digest | None) -> Digest | None:
@@ -289,7 +254,7 @@ def _refuse_other_file(job: _Job, answer: Any, total: int | None) -> None:
 
 
 def _verify(job: _Job, digest: Digest | None) -> str:
-    size = job.received()
+    size = job.part.received()
     if digest is None:
         return f"{size} bytes; the server stated no hash, so only the length was checked"
 
@@ -297,9 +262,9 @@ def _verify(job: _Job, digest: Digest | None) -> str:
         job.check()
         job.progress(f"checking {job.name}", done, size)
 
-    found = digest.of(job.part, step)
+    found = digest.of(job.part.path, step)
     if found != digest.value:
-        job.discard()
+        job.part.discard()
         raise job.source.error(
             job.name,
             f"damaged: its {digest.label} is {found}, expected {digest.value}. The download was deleted; run it again.",

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .exact_vae import Attention, Coder, Layer, Level, Residual, VAELayers
+from .vae_layers import Attention, Coder, Layer, Level, Residual, VAELayers
 
 
 def diffusers_layers(vae: Any) -> VAELayers:

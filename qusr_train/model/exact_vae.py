@@ -11,127 +11,17 @@ values of at most 2^16 positions (2048 x 2048 image pixels); of larger images th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .feature_map import FeatureMap
+from .vae_layers import Attention, Coder, Layer, Residual, VAELayers
+
 RESIDENT_POSITIONS = 2**16  # keys and values on the device; more come from the host part by part
 STREAMED_AT_ONCE = 2**14  # positions
-NORMALIZED_AT_ONCE = 32  # channels in float32 at once
 ATTENTION_SCORES = 2**26  # query-key pairs at once, so that attention without a fused kernel fits too
-
-Layer = Callable[[Tensor], Tensor]
-"""What is done to a window (1, C, h, w); pads its borders itself, as on the whole image."""
-
-
-@dataclass(frozen=True)
-class Residual:
-    """x + conv2(silu(norm2(conv1(silu(norm1(x)))))), x through the shortcut when the channels change."""
-
-    norm1: Any
-    conv1: Layer
-    norm2: Any
-    conv2: Layer
-    shortcut: Layer | None = None
-    shortcut_halo: int = 0
-    """Pixels that the shortcut looks at to each side."""
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Every position looks at every other; the four layers take and give (1, C, h, w)."""
-
-    norm: Any
-    q: Layer
-    k: Layer
-    v: Layer
-    out: Layer
-
-
-@dataclass(frozen=True)
-class Level:
-    """Blocks at one size, and what halves (encoder) or doubles (decoder) it afterwards."""
-
-    blocks: tuple[Residual, ...]
-    resize: Layer | None
-
-
-@dataclass(frozen=True)
-class Coder:
-    """An encoder, or a decoder with its levels from small to large."""
-
-    entry: Layer
-    levels: tuple[Level, ...]
-    middle: tuple[Residual, Attention, Residual]
-    norm_out: Any
-    conv_out: Layer
-
-    @property
-    def sweeps(self) -> int:
-        """How often it goes over all tiles."""
-        blocks = [block for level in self.levels for block in level.blocks] + [self.middle[0], self.middle[2]]
-        resizes = sum(level.resize is not None for level in self.levels)
-        return 5 + resizes + sum(2 + (block.shortcut is not None) for block in blocks)  # 5: entry, attention, conv_out
-
-
-@dataclass(frozen=True)
-class VAELayers:
-    """Stable Diffusion's VAE, whichever library built it."""
-
-    encoder: Coder
-    quant_conv: Layer
-    decoder: Coder
-
-
-class FeatureMap:
-    """A feature map in host memory and the mean and variance of its channels.
-
-    Args:
-        data: (1, C, H, W).
-    """
-
-    def __init__(self, data: Tensor) -> None:
-        self.data = data
-        channels = data.shape[1]
-        self.count = 0
-        self.mean = torch.zeros(channels, dtype=torch.float64)
-        self.squares = torch.zeros(channels, dtype=torch.float64)  # of the deviations from the mean
-
-    def write(self, y: int, x: int, part: Tensor) -> None:
-        """Store a tile at its place and take up its statistics (Chan et al. 1979: no cancellation)."""
-        h, w = part.shape[-2:]
-        self.data[:, :, y : y + h, x : x + w] = part.to(self.data.device)
-        values = part[0].float().flatten(1)
-        variance, mean = (statistic.double().cpu() for statistic in torch.var_mean(values, dim=1, correction=0))
-        size, total = h * w, self.count + h * w
-        difference = mean - self.mean
-        self.mean += difference * (size / total)
-        self.squares += variance * size + difference.square() * (self.count * size / total)
-        self.count = total
-
-    def normalizer(self, norm: Any) -> Callable[[Tensor], Tensor]:
-        """A GroupNorm of this map as a function of any window of it."""
-        groups = norm.num_groups
-        mean = self.mean.unflatten(0, (groups, -1))
-        center = mean.mean(1, keepdim=True)
-        within = self.squares.unflatten(0, (groups, -1)) / self.count
-        variance = (within + (mean - center).square()).mean(1, keepdim=True)
-        rate = (variance + norm.eps).rsqrt().expand_as(mean).flatten()
-        scale = norm.weight.double().cpu() * rate
-        shift = norm.bias.double().cpu() - center.expand_as(mean).flatten() * scale
-        affine = torch.stack([scale, shift]).float().view(2, 1, -1, 1, 1)
-
-        def normalize(window: Tensor) -> Tensor:
-            a, result = affine.to(window.device), torch.empty_like(window)
-            for start in range(0, window.shape[1], NORMALIZED_AT_ONCE):
-                one = slice(start, start + NORMALIZED_AT_ONCE)
-                result[:, one] = torch.addcmul(a[1][:, one], window[:, one].float(), a[0][:, one])
-            return result
-
-        return normalize
 
 
 def streamed_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

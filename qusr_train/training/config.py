@@ -7,9 +7,10 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from ..errors import InputError
+from .field_types import check_types
 
 Stage = Literal["base", "qusr", "sd21"]
 Precision = Literal["no", "bf16", "fp16"]
@@ -59,6 +60,8 @@ class TrainConfig:
     """Weight of 1 - SSIM beside the pixel loss (nano)."""
     balance_patches: bool = False
     """Weigh the pixel and gradient losses of easy patches up and of hard ones down, as PSNR does (nano)."""
+    teacher_share: float = 0.0
+    """Pixel losses aim at the target mixed with this share of PAIRS/teacher, a crisper upscaler's pictures (nano)."""
     feature_weight: float = 0.0
     """Weight of the distance in EfficientNet-Lite0's features (nano; needs its two packages)."""
     adversarial_weight: float = 0.0
@@ -115,8 +118,8 @@ class TrainConfig:
     """Let all losses reach the UEM through the noise, as the reference does (stage `sd21`; costs a VAE encode)."""
     photo_factors: tuple[float, ...] = (0.5, 0.33)
     """Sizes at which every photo is used; most photos are soft at full size, and the degradations add softness."""
-    degradation: Literal["camera", "second_order", "authors"] = "camera"
-    """How photos become low-resolution: like a camera (mild), or in two rounds with Real-ESRGAN's or QUSR's ranges."""
+    degradation: Literal["camera", "camera_sharp", "second_order", "authors"] = "camera"
+    """How photos become low-resolution: like a camera (mild; `camera_sharp`: crisper targets), or in two rounds."""
     degradation_ranges: str = ""
     """JSON file with ranges of the two rounds, instead of those that `degradation` names."""
     upright: bool = False
@@ -174,9 +177,7 @@ class TrainConfig:
         for name in ("photo_factors", "csd_timesteps"):  # JSON has lists
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        hints = get_type_hints(TrainConfig)
-        for f in dataclasses.fields(self):
-            _check_type(f.name, getattr(self, f.name), hints[f.name])
+        check_types(self)
         for name in (
             "warmup", "workers", "noise_k", "noise_p", "gradient_weight", "ssim_weight", "uncertainty_weight",
             "l2_weight", "lpips_weight", "csd_weight", "csd_guidance", "weight_decay", "sample_every",
@@ -202,7 +203,7 @@ class TrainConfig:
         for name in ("ema", "beta2", "hold"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"must be in [0, 1), but got {getattr(self, name)}", field=name)
-        for name in ("noise_m", "camera_share"):
+        for name in ("noise_m", "camera_share", "more_share", "teacher_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"must be in [0, 1], but got {getattr(self, name)}", field=name)
         low, high = (*self.csd_timesteps, 0.0, 0.0)[:2]
@@ -227,6 +228,8 @@ class TrainConfig:
             raise InputError(
                 "have no captions and no fixed crops: not with prompts `files` or `cache_latents`", field="camera_pairs"
             )
+        if self.teacher_share and (self.stage == "sd21" or not self.pairs):
+            raise InputError("only for nano, and with `pairs`, where the folder `teacher` lies", field="teacher_share")
         if self.cache_latents and (self.stage != "sd21" or not self.pairs):
             raise InputError("needs stage `sd21` and `pairs`, whose crops are fixed", field="cache_latents")
         if self.shard and (self.stage != "sd21" or self.compile):
@@ -240,15 +243,13 @@ class TrainConfig:
             raise InputError("only for stage `qusr`", field="continue_lora")
         if self.add_film and self.stage == "qusr":
             raise InputError("only for stage `base`; stage `qusr` would not train it", field="add_film")
-        if self.degradation == "camera" and (self.sharpen_targets or self.degradation_ranges):
+        if self.degradation.startswith("camera") and (self.sharpen_targets or self.degradation_ranges):
             field = "sharpen_targets" if self.sharpen_targets else "degradation_ranges"
             raise InputError("only for degradation `second_order` or `authors`", field=field)
         if (self.more_photos or self.upright) and self.stage != "sd21":
             raise InputError("only for stage `sd21`", field="more_photos" if self.more_photos else "upright")
         if self.more_photos and not self.photos:
             raise InputError("needs `photos` to be mixed with", field="more_photos")
-        if not 0 <= self.more_share <= 1:
-            raise InputError(f"must be in [0, 1], but got {self.more_share}", field="more_share")
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> TrainConfig:
@@ -264,28 +265,6 @@ class TrainConfig:
         if missing:
             raise InputError(f"missing setting {', '.join(missing)}")
         return cls(**values)
-
-
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    """Raise ValueError unless a setting has the type its field is annotated with."""
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise InputError(f"expected one of {', '.join(get_args(hint))}, but got {value!r}", field=name)
-        return
-    if get_origin(hint) is tuple:
-        fits = isinstance(value, tuple) and all(_is_number(item) for item in value)
-        expected = "a list of numbers"
-    elif hint is float:
-        fits, expected = _is_number(value), "a number"
-    else:
-        fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-        expected = {int: "a whole number", str: "a text", bool: "true or false"}[hint]
-    if not fits:
-        raise InputError(f"expected {expected}, but got {value!r}", field=name)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def load_config_file(name: str) -> dict[str, Any]:

@@ -15,18 +15,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
-from ..data.samples import Batch, collate
+from ..data.samples import Batch
 from ..errors import InputError, RunError
 from ..out_of_memory import is_out_of_memory
 from .average import WeightAverage
+from .batches import remaining_batches
 from .config import TrainConfig
 from .lock import run_lock
 from .needs import require_for_training
 from .optimizer import learning_rate_factor, make_optimizer
 from .recipe import data_digest, settings, versions, write_card
-from .state import DAMAGED, CheckpointNotWritten, TrainState, load_state, random_state, restore_random_state, save_state
+from .state import (
+    DAMAGED,
+    TrainState,
+    load_state,
+    random_state,
+    restore_random_state,
+    save_state,
+    writing_checkpoint,
+)
 from .step import StepNoise, StepResult
 from .task import Task, make_task
 from .tracking import Tracking, sample_sheet
@@ -123,7 +131,9 @@ class _Run:
         self.about = {"settings": settings(config), "versions": versions()}
         if config.compile:
             self.task.compile()
-        loader = self._loader()
+        samples = self.task.dataset(config.steps * self.joint_batch)
+        on_gpu = self.accelerator.device.type == "cuda"
+        loader = remaining_batches(samples, self.first * self.joint_batch, config, on_gpu)
         self.wrapped, self.optimizer, self.loader = self.accelerator.prepare(model, self.optimizer, loader)
         scaler = getattr(self.accelerator, "scaler", None)
         if state and state.scaler and scaler is not None:
@@ -131,16 +141,6 @@ class _Run:
         self.average.to(self.accelerator.device)
         self.tracking = Tracking(self.accelerator, config, self.first) if self.main else None
         self.about["data"] = data_digest(config) if self.main else {}
-
-    def _loader(self) -> DataLoader[Any]:
-        """The rest of the run's samples, in the order of a run that was never interrupted."""
-        config = self.config
-        samples: Any = self.task.dataset(config.steps * self.joint_batch)
-        rest = Subset(samples, range(self.first * self.joint_batch, len(samples)))
-        return DataLoader(
-            rest, batch_size=config.batch_size, num_workers=config.workers, collate_fn=collate,
-            worker_init_fn=_one_thread, persistent_workers=False, pin_memory=self.accelerator.device.type == "cuda",
-        )  # fmt: skip
 
     def to_end(self, should_stop: Callable[[], bool]) -> Path:
         from tqdm.auto import tqdm
@@ -272,7 +272,7 @@ class _Run:
         """Model first, then state: a kill between the two repeats some steps, and loses none."""
         if not self.main:
             return
-        try:
+        with writing_checkpoint(self.state_file, done):
             summary = self._summary(done)
             self.task.export(self.average.weights, self.finished, summary)
             scaler = getattr(self.accelerator, "scaler", None)
@@ -292,16 +292,3 @@ class _Run:
             line = {**brief, "seconds": round(time.monotonic() - self.started)}
             with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        except (OSError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise
-            good = self.state_file.exists()
-            kept = f"{self.state_file} still holds the last good one" if good else "there is none yet"
-            raise CheckpointNotWritten(
-                f"the checkpoint of step {done} could not be written to {self.out} ({error}); {kept}. Free some space "
-                "and run the same command again"
-            ) from error
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -9,6 +10,7 @@ import logging
 import os
 import pickle
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from ..errors import InputError, RunError
 from ..files import is_regular, write_whole
+from ..out_of_memory import is_out_of_memory
 from .config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,25 @@ DAMAGED = (
 
 class CheckpointNotWritten(RunError):
     """A checkpoint could not be written, most often because the disk is full."""
+
+
+@contextlib.contextmanager
+def writing_checkpoint(state_file: Path, step: int) -> Iterator[None]:
+    """Around the writing of a checkpoint: trouble with the disk says what is left and what to do.
+
+    Raises:
+        CheckpointNotWritten: from the OSError or RuntimeError inside, unless that is about memory.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        kept = f"{state_file} still holds the last good one" if state_file.exists() else "there is none yet"
+        raise CheckpointNotWritten(
+            f"the checkpoint of step {step} could not be written to {state_file.parent} ({error}); {kept}. Free some "
+            "space and run the same command again"
+        ) from error
 
 
 @dataclass
