@@ -43,9 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
     from ..evaluation import report
-    from ..evaluation.evaluate import evaluate_folders, write_json
+    from ..evaluation.evaluate import check_metrics, evaluate_folders, write_json
 
     metrics = tuple(name.strip() for name in arguments.metrics.split(",") if name.strip())
+    check_metrics(metrics)  # before a bar is shown
     folders = _named(arguments.pred, "pred")
     maps = _maps(arguments.maps or [], folders)
     truths = Path(arguments.gt)
