@@ -23,8 +23,10 @@ from .native.oom import WHOLE, halve_until_it_fits
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
-MODES = ("exact", "blended")
-FIRST_TILE, SMALLEST_TILE, LEAST_TILE = 1024, 128, 64  # image pixels; the last is what may be asked for
+AUTOMATIC = "automatic"
+MODES = (AUTOMATIC, "exact", "blended")
+FIRST_TILE, SMALLEST_TILE = 1024, 128  # image pixels
+LEAST_TILE, MOST_TILE = 64, 8192  # what may be asked for
 
 
 def pad_to_block(images: Tensor, block: int) -> Tensor:
@@ -236,11 +238,16 @@ class QUSREncode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, tile: int = WHOLE) -> bool | str:
+        return allowed_tile(tile)
+
+    @classmethod
     def execute(
         cls, image: Tensor, vae: Any, tile: int, tiles: str, posterior: str = "mean", posterior_seed: int = 0
     ) -> io.NodeOutput:
         rgb = check_image(image).rgb.movedim(1, -1)
-        return io.NodeOutput(encode_latent(vae, rgb, tile, tiles, posterior_seed if posterior == "sample" else None))
+        seed = posterior_seed if posterior == "sample" else None
+        return io.NodeOutput(encode_latent(vae, rgb, *chosen_tiles(tile, tiles), seed))
 
 
 class QUSRDecode(io.ComfyNode):
@@ -265,8 +272,12 @@ class QUSRDecode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, tile: int = WHOLE) -> bool | str:
+        return allowed_tile(tile)
+
+    @classmethod
     def execute(cls, latent: LATENT, vae: Any, tile: int, tiles: str) -> io.NodeOutput:
-        return io.NodeOutput(decode_latent(vae, latent, tile, tiles))
+        return io.NodeOutput(decode_latent(vae, latent, *chosen_tiles(tile, tiles)))
 
 
 def tile_inputs(optional: bool = False) -> list[Any]:
@@ -274,21 +285,34 @@ def tile_inputs(optional: bool = False) -> list[Any]:
     return [
         io.Int.Input(
             "tile",
-            default=WHOLE,
-            min=0,
-            max=8192,
+            default=512,
+            min=LEAST_TILE,
+            max=MOST_TILE,
             step=64,
             optional=optional,
-            tooltip="Side of a tile in image pixels; less takes less GPU memory. 0: whole, tiles when memory is short.",
+            tooltip="Side of a tile in image pixels; less takes less GPU memory. For tiles: exact and blended.",
         ),
         io.Combo.Input(
             "tiles",
             options=list(MODES),
-            default="exact",
+            default=AUTOMATIC,
             optional=optional,
-            tooltip="exact: as if whole, slower, needs host memory. blended: ComfyUI's tiles, colours may shift.",
+            tooltip="automatic: whole, exact tiles when memory is short. exact: as if whole, slower, more host RAM. "
+            "blended: ComfyUI's tiles, colours may shift.",
         ),
     ]
+
+
+def allowed_tile(tile: int) -> bool | str:
+    """Takes the place of ComfyUI's own check, which would refuse the 0 ("whole") of workflows from version 0.1."""
+    if tile == WHOLE or LEAST_TILE <= tile <= MOST_TILE:
+        return True
+    return f"tile: expected {LEAST_TILE} to {MOST_TILE} image pixels, but got {tile}"
+
+
+def chosen_tiles(tile: int, tiles: str) -> tuple[int, str]:
+    """Side and mode, as `encode` takes them, of the two inputs."""
+    return (WHOLE, "exact") if tiles == AUTOMATIC else (tile, tiles)
 
 
 def _check_tile(tile: int) -> None:
