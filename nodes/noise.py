@@ -17,7 +17,7 @@ from .native.noise import AdaptiveNoise
 from .native.oom import WHOLE
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
-from .vae import allowed_tile, chosen_tiles, encode, tile_inputs
+from .vae import allowed_tile, check_tile, chosen_tiles, encode, tile_inputs
 
 AS_TRAINED, CUSTOM = "as trained", "custom"
 _UNSET = -1.0  # what workflows of version 0.1 hold in k, m, p and delta for "as trained"
@@ -176,6 +176,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
         seeds: SeedRule = "fixed",
         parameters: str = CUSTOM,
     ) -> io.NodeOutput:
+        check_tile(tile)
         given = {"k": k, "m": m, "p": p, "delta": delta} if parameters == CUSTOM else {}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value >= 0}
         if variant != "auto":
