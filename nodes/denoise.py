@@ -123,6 +123,8 @@ def one_step(
             f"latent: expected (batch, {wanted}, height, width) for this model, but got {tuple(samples.shape)}; "
             "encode the image with the VAE that belongs to the model"
         )
+    if not conditioning:
+        raise ValueError("conditioning: is empty; connect the conditioning of QUSR Encode Prompt")
     batch, prompts = samples.shape[0], conditioning[0][0].shape[0]
     if prompts not in (1, batch):
         raise ValueError(

@@ -41,6 +41,12 @@ def test_a_latent_of_another_model_is_named(node: Any, nano: Any, shape: tuple[i
         node.QUSRDecode.execute({"samples": torch.zeros(shape)}, nano.vae, 0, "exact")
 
 
+def test_a_conditioning_with_nothing_in_it_is_named(node: Any, nano: Any) -> None:
+    latent = {"samples": torch.zeros(1, 48, 4, 4)}
+    with pytest.raises(ValueError, match="conditioning: is empty"):
+        node.QUSROneStepDenoise.execute(nano.model, [], latent, None, 1.0, 0, 0)
+
+
 def test_metrics_of_any_content_give_a_plot_or_a_named_error(node: Any, folders: Path) -> None:
     run = folders / "output" / "run"
     run.mkdir()
