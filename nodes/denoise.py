@@ -15,7 +15,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..qusr_train.images.tiling import BLENDS, Blend, Tile, blend_tiles, count_tiles, exact_tiles
-from .native.comfy_types import CONDITIONING, LATENT, MODEL, NOISE
+from .native.comfy_types import CONDITIONING, LATENT, MODEL, NOISE, Executor, ModelOptions
 from .native.host import checkpoint_interrupt, progress
 from .native.oom import WHOLE, halve_until_it_fits
 from .native.sampling import is_one_step
@@ -42,7 +42,7 @@ def reach(model: MODEL) -> int:
     return getattr(model.model.diffusion_model, "receptive_radius", 0)
 
 
-def tiled_model(model: MODEL, tiling: Tiling, each: Callable[[], None]) -> Any:
+def tiled_model(model: MODEL, tiling: Tiling, each: Callable[[], None]) -> MODEL:
     """A clone of a MODEL that predicts tile by tile.
 
     A model of bounded reach gets tiles with so much margin that the result is that of the whole latent. The others
@@ -55,7 +55,7 @@ def tiled_model(model: MODEL, tiling: Tiling, each: Callable[[], None]) -> Any:
     """
     tile, margin = tiling.tile, reach(model)
 
-    def wrapper(apply_model: Any, arguments: dict[str, Any]) -> Tensor:
+    def wrapper(apply_model: Executor, arguments: ModelOptions) -> Tensor:
         conditions, timestep = arguments["c"], arguments["timestep"]
         whole = arguments["input"]
 
@@ -69,7 +69,7 @@ def tiled_model(model: MODEL, tiling: Tiling, each: Callable[[], None]) -> Any:
             return exact_tiles(whole, one, tile, margin)
         return blend_tiles(whole, one, tile, tiling.overlap, blend=tiling.blend)
 
-    def prepare(executor: Any, patcher: Any, noise_shape: Any, *rest: Any, **keywords: Any) -> Any:
+    def prepare(executor: Executor, patcher: MODEL, noise_shape: list[int], *rest: object, **keywords: object) -> Any:
         # ComfyUI makes room for this shape: a tile, or it would move weights off the device for nothing.
         shape = [*noise_shape[:-2], *(min(side, tile + 2 * margin) for side in noise_shape[-2:])]
         return executor(patcher, shape, *rest, **keywords)
@@ -80,7 +80,7 @@ def tiled_model(model: MODEL, tiling: Tiling, each: Callable[[], None]) -> Any:
     return clone
 
 
-def _is_plane(value: Any, latent: Tensor) -> bool:
+def _is_plane(value: object, latent: Tensor) -> bool:
     """Whether a condition has a value for each place of the latent, like CODSR's scale and shift."""
     return isinstance(value, Tensor) and value.ndim == 4 and value.shape[-2:] == latent.shape[-2:]
 
@@ -155,7 +155,7 @@ def noise_by_image(noise: NOISE, latent: LATENT) -> Callable[[int], Tensor]:
     return lambda index: whole[index : index + 1]
 
 
-def _one_of(conditioning: CONDITIONING, one: slice, batch: int) -> Any:
+def _one_of(conditioning: CONDITIONING, one: slice, batch: int) -> CONDITIONING:
     """One image's share of a CONDITIONING with one prompt, or a prompt for each."""
     own = conditioning[0][0].shape[0] == batch
 

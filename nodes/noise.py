@@ -16,7 +16,8 @@ from .native.host import image_out
 from .native.noise import AdaptiveNoise
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
-from .vae import encode, tile_inputs
+from .native.vae import encode
+from .vae import tile_inputs
 
 AS_TRAINED, CUSTOM = "as trained", "custom"
 _UNSET = -1.0  # what workflows of version 0.1 hold in k, m, p and delta for "as trained"
@@ -63,7 +64,7 @@ def adaptive_noise(
     return AdaptiveNoise(seed, noise_sigma(u_encoded, parameters), parameters.p, seeds)
 
 
-def seeds_input() -> Any:
+def seeds_input() -> io.Input:
     """The input about the seeds of a batch, the same wherever there is a seed for noise."""
     return io.Combo.Input(
         "seeds",

@@ -21,12 +21,12 @@ from .native.host import CheckedImage, Stack, check_image, checkpoint_interrupt,
 from .native.nano import NanoLatents, load_nano_models
 from .native.schema import found_by
 from .native.sockets import CATEGORY, LoadedModels, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
+from .native.vae import decode_latent, encode_latent
 from .noise import adaptive_noise, seeds_input
 from .photo_guide import guide_by_photo
 from .prompt import encode_tiles
 from .tiles import PhotoTiles, whole_photo
 from .uncertainty import estimate
-from .vae import decode_latent, encode_latent
 
 # The denoiser's tiles in latent pixels. Stable Diffusion: the size of the
 # reference's. nano is cheap enough for large tiles, and its bounded reach needs no overlap.

@@ -215,14 +215,14 @@ def ours(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[
         with watch.stage("uncertainty"):
             uncertainty = nodes.uncertainty.estimate(rgb, loaded)
         with watch.stage("encode"):
-            latent = nodes.vae.encode_latent(vae, image)
+            latent = nodes.native.vae.encode_latent(vae, image)
         with watch.stage("encode map"):
             noise = nodes.noise.adaptive_noise(vae, uncertainty, 0, noise_parameters)
         tiling = nodes.upscale.denoiser_tiling(patched, latent["samples"])
         with watch.stage("denoise"):
             restored = nodes.denoise.one_step(patched, conditioning, latent, noise, tiling)
         with watch.stage("decode"):
-            out = nodes.vae.decode_latent(vae, restored)
+            out = nodes.native.vae.decode_latent(vae, restored)
         with watch.stage("colour"):
             fixed = pack.qusr_train.images.color.fix_color(out.movedim(-1, 1), rgb, "adain")
         return fixed.clamp(0, 1)

@@ -29,12 +29,12 @@ def main() -> None:
 
     comfy.cli_args.args.fp32_vae = True
     vae = comfy.sd.VAE(sd=dict(weights(parameter_shapes(skeleton("vae")), 1)), dtype=torch.float32)
-    decode = pack.nodes.vae.decode
+    decode = pack.nodes.native.vae.decode
     print(f"{vae.device}, float32, {arguments.threads} threads, {arguments.size} px, tiles of {arguments.tile} px\n")
     print("| decoding | s | CPU s | largest difference, grey levels |")
     print("|---|---|---|---|")
     with torch.inference_mode():
-        latent = pack.nodes.vae.encode(vae, photo(arguments.size))
+        latent = pack.nodes.native.vae.encode(vae, photo(arguments.size))
         whole = None
         for name, tile, mode in (("whole", 0, "exact"), ("exact", None, "exact"), ("blended", None, "blended")):
             wall, own = time.perf_counter(), time.process_time()

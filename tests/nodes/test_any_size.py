@@ -28,7 +28,7 @@ def sd(pack: Any) -> SimpleNamespace:
 
 @pytest.fixture
 def vae_module(pack: Any) -> Any:
-    return pack.nodes.vae
+    return pack.nodes.native.vae
 
 
 def _image(height: int, width: int, batch: int = 1) -> Tensor:
