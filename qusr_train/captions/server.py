@@ -10,7 +10,6 @@ import http.client
 import json
 import logging
 import os
-import re
 import ssl
 import threading
 import time
@@ -25,7 +24,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 from torch import Tensor
 
-from ..download.connection import PASSING
+from ..http_answers import PASSING, seconds_to_wait
 from ..images.write import QUICK, png_bytes, to_picture
 from .captioner import Caption, CaptionError, Progress
 from .instruction import INSTRUCTION, MAX_WORDS, request_for, tidy
@@ -260,9 +259,7 @@ def _refusal(error: urllib.error.HTTPError, address: str, model: str, variable: 
     said = " ".join(hide_key(said, key).split())[:300]
     reason = "".join(c if c.isprintable() else " " for c in hide_key(str(error.reason), key))[:100]
     if error.code in PASSING:
-        retry = str(error.headers.get("Retry-After", ""))
-        pause = float(retry) if re.fullmatch("[0-9]{1,6}", retry) else None
-        return _TryAgain(f"{error.code} {reason} {said}".strip(), pause)
+        return _TryAgain(f"{error.code} {reason} {said}".strip(), seconds_to_wait(error.headers))
     if error.code in (401, 403):
         how = (
             f"the key in {variable} was not accepted" if os.environ.get(variable) else f"it wants a key, set {variable}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import re
 import ssl
 import threading
 import time
@@ -20,14 +19,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import InputError
+from ..http_answers import PASSING, seconds_to_wait, whole_number
 from .digest import Digest
 
 TIMEOUT = 15.0
 """Seconds of silence after which a connection counts as cut."""
 HEADER_SECONDS = 60.0
 """How long a server may take for its headers, all redirects together."""
-PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""Answers that may be different a little later."""
 
 
 class DownloadError(InputError):
@@ -117,14 +115,14 @@ def connect(source: Source, name: str, headers: dict[str, str]) -> tuple[Any, Di
         answer = _opener(redirects).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
-            code, wait = error.code, error.headers.get("Retry-After", "")
+            code, pause = error.code, seconds_to_wait(error.headers)
             length = error.headers.get("Content-Range", "").removeprefix("bytes */")
         if code == 416:
             total = whole_number(length)
             raise NothingLeft("the server cannot go on from here; starting again", total) from error
         if code in PASSING:
-            reason, pause = f"the server answered {code} {str(error.reason)[:100]}", whole_number(wait)
-            raise Cut(reason, None if pause is None else min(float(pause), 60.0)) from error
+            reason = f"the server answered {code} {str(error.reason)[:100]}"
+            raise Cut(reason, None if pause is None else min(pause, 60.0)) from error
         raise source.error(name, _refusal(code, source)) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
@@ -171,11 +169,6 @@ def connect_while(
     if isinstance(found[0], Exception):
         raise found[0]
     return found[0]
-
-
-def whole_number(text: str | None) -> int | None:
-    """A number in a header; None for anything else, such as a thousand digits or digits of another script."""
-    return int(text) if text and re.fullmatch("[0-9]{1,19}", text) else None
 
 
 def read_json(url: str) -> Any:

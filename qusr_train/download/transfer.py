@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .connection import Cut, DownloadError, NothingLeft, Source, connect_while, whole_number
+from ..http_answers import whole_number
+from .connection import Cut, DownloadError, NothingLeft, Source, connect_while
 from .digest import CHUNK, Digest
 from .part import Part, Version
 

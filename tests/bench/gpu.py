@@ -54,7 +54,7 @@ class Bench:
         if not self.cuda:
             base = load_stable_diffusion(self.golden)
         else:
-            from tests.bench.inference import parameter_shapes, skeleton, weights
+            from tests.bench.sd21_shapes import parameter_shapes, skeleton, weights
 
             parts = []
             for seed, kind in enumerate(("unet", "vae", "text")):

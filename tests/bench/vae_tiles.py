@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from tests.bench.inference import import_pack, parameter_shapes, photo, skeleton, weights
+from tests.bench.sd21_shapes import import_pack, parameter_shapes, photo, skeleton, weights
 
 
 def main() -> None:
