@@ -141,7 +141,8 @@ def one_step(
             mask if mask is None or mask.shape[0] != batch else mask[one],
             noise.seed,
             tiling,
-            (index, batch),
+            index,
+            batch,
         )
         restored[one] = result if strength == 1.0 else torch.lerp(samples[one].to(result), result, strength)
     return {**latent, "samples": restored}
@@ -180,17 +181,18 @@ def _restore_one(
     mask: Tensor | None,
     seed: int,
     tiling: Tiling,
-    place: tuple[int, int],
+    index: int,
+    batch: int,
 ) -> Tensor:
-    """One image of a batch, `place` being its index and the batch's size."""
+    """The image of that index in a batch of that size."""
     size = (sample.shape[-2], sample.shape[-1])
 
     def attempt(tile: int) -> Tensor:
         overlap = tiling.overlap if tile == tiling.tile else tiling.overlap or tile // 4
         overlap = min(overlap, tile // 2)
         tiles = count_tiles(*size, tile, 0 if reach(model) else overlap) if tile else 1
-        bar = progress(tiles * place[1], "tiles")
-        bar.update_absolute(tiles * place[0])
+        bar = progress(tiles * batch, "tiles")
+        bar.update_absolute(tiles * index)
 
         def each() -> None:
             bar.update(1)

@@ -110,7 +110,7 @@ def _plane(values: Tensor) -> ShownFile:
 
 
 def _noise_grid(uncertainty: Uncertainty, noise: AdaptiveNoise | None) -> tuple[Tensor, Tensor]:
-    """Noise scale and injected noise for each cell, both (B, h, w), as root mean squares over the channels.
+    """Noise scale and injected noise per cell, both (B, h, w), as root mean squares over the channels.
 
     With a NOISE these are the values that go into the latent. Without one they are an estimate: the formula applied to
     the map itself instead of its encoding, and the expected magnitude sigma * p.

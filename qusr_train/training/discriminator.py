@@ -22,7 +22,7 @@ ALIGN = 4
 
 
 class PatchDiscriminator(nn.Module):
-    """One number for each 8 x 8 pixels: above 0 for a target, below 0 for a restored picture."""
+    """One number per 8 x 8 pixels: above 0 for a target, below 0 for a restored picture."""
 
     def __init__(self) -> None:
         super().__init__()
