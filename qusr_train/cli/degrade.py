@@ -15,7 +15,9 @@ def add(commands: Commands) -> None:
     degrade.add_argument("--count", required=True, type=int, help="number of pairs; 0 with --sheet only shows")
     degrade.add_argument("--patch", type=int, default=512, help="side of the targets in pixels (default: 512)")
     degrade.add_argument("--seed", type=int, default=1, help="(default: 1)")
-    degrade.add_argument("--degradation", choices=("second_order", "authors", "camera"), default="second_order")
+    degrade.add_argument(
+        "--degradation", choices=("second_order", "authors", "camera", "camera_sharp"), default="second_order"
+    )
     degrade.add_argument("--sharpen_targets", action="store_true", help="unsharp-mask the targets (second_order)")
     degrade.add_argument("--photo_factors", type=float, nargs="+", default=[1.0], help="sizes to use photos at")
     degrade.add_argument("--degradation_ranges", default="", metavar="FILE", help="JSON file with ranges of your own")

@@ -9,6 +9,7 @@ a generator.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,13 +24,33 @@ def _blurred(x: Tensor, sigma_x: float, sigma_y: float, angle: float) -> Tensor:
     return filter_image(x, gaussian_kernel(sigma_x, sigma_y, angle, 2 * math.ceil(3 * max(sigma_x, sigma_y)) + 1))
 
 
-def degrade(photo: Tensor, generator: torch.Generator, scale: int = SCALE) -> Degraded:
+@dataclass(frozen=True)
+class Cameras:
+    """How the two cameras see. Blurs are standard deviations in pixels of the target."""
+
+    soft: float = 0.85
+    """Share of targets that are softer than the photo."""
+    out_of_focus: float = 0.65
+    """Share of those that are out of focus as well."""
+    defocus: float = 5.0
+    """The most of that."""
+    strong: float = 0.2
+    """Share of inputs with much blur of their own."""
+
+
+USUAL = Cameras()
+SHARP = Cameras(soft=0.3, out_of_focus=0.35, defocus=3.0, strong=0.5)
+"""Targets are mostly the photo itself: for a model that is to make pictures crisp."""
+
+
+def degrade(photo: Tensor, generator: torch.Generator, scale: int = SCALE, cameras: Cameras = USUAL) -> Degraded:
     """Make a training pair from one photo.
 
     Args:
         photo: (1, 3, H, W) in [0, 1], sharp; H and W multiples of `scale`.
         generator: every random choice comes from it.
         scale: downscaling factor.
+        cameras: how they see.
     """
     choices = Choices(generator)
     uniform, chance = choices.uniform, choices.chance
@@ -39,15 +60,15 @@ def degrade(photo: Tensor, generator: torch.Generator, scale: int = SCALE) -> De
     amount, radius = uniform(0.1, 0.9) if chance(0.5) else 0.0, uniform(0.5, 1.2)
 
     softness, hr = 0.0, photo
-    if chance(0.85):
-        defocus = uniform(0.5, 5.0) if chance(0.65) else 0.0
+    if chance(cameras.soft):
+        defocus = uniform(0.5, cameras.defocus) if chance(cameras.out_of_focus) else 0.0
         softness = math.hypot(defocus, uniform(0.3, 1.3)) * unit
         hr = _blurred(photo, softness, softness, 0.0)
         if amount:
             hr = sharpened(hr, amount, radius)
         hr = hr.clamp(0, 1)
 
-    usual = (0.6, 2.4) if chance(0.8) else (2.0, 4.2)
+    usual = (0.6, 2.4) if chance(1 - cameras.strong) else (2.0, 4.2)
     removable = uniform(*((1.0, 5.0) if heavy else usual))
     ratio = uniform(0.7, 1.0) if chance(0.3) else 1.0
     sigma_x, sigma_y = (math.hypot(softness, removable * unit * share) for share in (1.0, ratio))

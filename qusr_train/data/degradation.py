@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .camera import degrade
+from .camera import SHARP, degrade
 from .degraded import Degraded
 from .real_esrgan import AUTHORS, PUBLISHED, degrade_second_order, read_ranges
 
@@ -18,13 +18,16 @@ Degradation = Callable[[Tensor, torch.Generator, int], Degraded]
 
 
 def degradation(name: str, sharpen_targets: bool = False, ranges: str = "") -> Degradation:
-    """The degradation called `camera`, `second_order` (Real-ESRGAN's ranges) or `authors` (those of QUSR's code).
+    """The degradation called `camera`, `camera_sharp` (most targets are the photo itself), `second_order`
+    (Real-ESRGAN's ranges) or `authors` (those of QUSR's code).
 
     Args:
-        sharpen_targets: unsharp-mask the targets; not for `camera`.
-        ranges: JSON file with ranges that replace those of the name; not for `camera`.
+        sharpen_targets: unsharp-mask the targets; not for the cameras.
+        ranges: JSON file with ranges that replace those of the name; not for the cameras.
     """
     if name == "camera":
         return degrade
+    if name == "camera_sharp":
+        return functools.partial(degrade, cameras=SHARP)
     chosen = read_ranges(Path(ranges)) if ranges else AUTHORS if name == "authors" else PUBLISHED
     return functools.partial(degrade_second_order, sharpen=sharpen_targets, ranges=chosen)

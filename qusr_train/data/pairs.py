@@ -17,7 +17,7 @@ from ..captions import measured as quality
 from ..captions.files import read_captions
 from ..errors import InputError
 from ..images.check import ImageError, enlarge
-from ..images.find import match_folders
+from ..images.find import find_images, match_folders
 from ..images.read import picture_size, read_rgb
 from .choices import Choices
 from .degraded import SCALE
@@ -29,6 +29,8 @@ from .samples import Sample, sample, turned_pair
 log = logging.getLogger(__name__)
 
 CAPTIONS = "captions.json"
+TEACHER = "teacher"
+"""Folder beside `lr` and `hr` with another upscaler's pictures of lr, as large as hr; some may be missing."""
 
 
 def load_captions(folder: Path, stems: Iterable[str]) -> dict[str, str]:
@@ -55,12 +57,13 @@ class PairPatches(Dataset[Sample]):
         prompts: `measured`, `files` or `empty`.
         fixed: take pairs as they are, without crop or turn; they must be as large as `patch`.
         upright: flip crops, do not turn them.
+        taught: read the teacher's pictures too, where there are some.
         shares: vary the measured prompts; where `degrade` noted what it did, some of them say that.
     """
 
     def __init__(
         self, folder: Path, patch: int, length: int, seed: int, prompts: str, fixed: bool = False,
-        shares: PromptShares | None = None, upright: bool = False,
+        shares: PromptShares | None = None, upright: bool = False, taught: bool = False,
     ) -> None:  # fmt: skip
         for part in ("lr", "hr"):
             if not (folder / part).is_dir():
@@ -69,6 +72,7 @@ class PairPatches(Dataset[Sample]):
                 )
         self.patch, self.length, self.seed, self.prompts, self.fixed = patch, length, seed, prompts, fixed
         self.upright = upright
+        self.teacher = {path.stem: path for path in self._taught(folder / TEACHER)} if taught else {}
         good = set(usable((pair[1] for pair in match_folders(folder / "lr", folder / "hr").values()), patch))
         self.pairs = {s: p for s, p in match_folders(folder / "lr", folder / "hr").items() if p[1] in good}
         self.pairs = {s: p for s, p in sorted(self.pairs.items()) if self._fits(*p)}
@@ -99,12 +103,28 @@ class PairPatches(Dataset[Sample]):
             )
         return True
 
+    @staticmethod
+    def _taught(folder: Path) -> list[Path]:
+        found = find_images(folder) if folder.is_dir() else []
+        if not found:
+            raise InputError("expected the teacher's pictures in it, but found none", "teacher_share", folder)
+        return found
+
     def __len__(self) -> int:
         return self.length
 
     def pair(self, stem: str) -> tuple[Tensor, Tensor]:
-        """lr and hr of one name, (3, h, w) and (3, H, W) in [0, 1]."""
-        return read_rgb(self.pairs[stem][0]), read_rgb(self.pairs[stem][1])
+        """lr and hr of one name, (3, h, w) and (3, H, W) in [0, 1]; hr is (6, H, W) with the teacher's picture."""
+        lr, hr = read_rgb(self.pairs[stem][0]), read_rgb(self.pairs[stem][1])
+        if stem not in self.teacher:
+            return lr, hr
+        taught = read_rgb(self.teacher[stem])
+        if taught.shape != hr.shape:
+            raise InputError(
+                f"{self.teacher[stem]}: is {taught.shape[2]} x {taught.shape[1]}, the target {hr.shape[2]} x "
+                f"{hr.shape[1]}; expected the same"
+            )
+        return lr, torch.cat([hr, taught])
 
     def input(self, stem: str) -> Tensor:
         """x_lq of one whole pair of `patch`: (3, H, W) in [-1, 1]. The target is not read."""
@@ -141,7 +161,8 @@ class PairPatches(Dataset[Sample]):
             from safetensors.torch import load_file
 
             moments = load_file(self.cache / f"{stem}.safetensors")["moments"]
-        return sample(lr, hr, self._prompt(stem, lr, generator), moments)
+        taught = hr[3:] if len(hr) > 3 else None
+        return sample(lr, hr[:3], self._prompt(stem, lr, generator), moments, taught)
 
     def _prompt(self, stem: str, lr: Tensor, generator: torch.Generator) -> str:
         if self.prompts == "files":

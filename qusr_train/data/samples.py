@@ -22,6 +22,8 @@ class Sample:
     prompt: str
     moments: Tensor | None = None
     """(2, C, h, w), cached mean and standard deviation of x_lq's unscaled latent, when there is a cache."""
+    x_teacher: Tensor | None = None
+    """(3, H, W) in [-1, 1], another upscaler's picture of the same input, when there is one."""
 
 
 def turned(photo: Tensor, generator: torch.Generator) -> Tensor:
@@ -51,23 +53,28 @@ class Batch:
     x_gt: Tensor
     prompts: list[str]
     moments: Tensor | None = None
+    x_teacher: Tensor | None = None
 
 
-def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, list[str], Tensor | None]:
-    """Stack samples: x_lq and x_gt (B, 3, H, W), prompts, cached moments (B, 2, C, h, w) or None.
+def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, list[str], Tensor | None, Tensor | None]:
+    """Stack samples: x_lq and x_gt (B, 3, H, W), prompts, cached moments (B, 2, C, h, w) or None, x_teacher or None.
+
+    Where only some samples have a teacher's picture, the others' target takes its place.
 
     A tuple, since accelerate moves those to the device; `Batch(*collated)` names its parts.
     """
     cached = [s.moments for s in samples if s.moments is not None]
+    taught = any(s.x_teacher is not None for s in samples)
     return (
         torch.stack([s.x_lq for s in samples]),
         torch.stack([s.x_gt for s in samples]),
         [s.prompt for s in samples],
         torch.stack(cached) if len(cached) == len(samples) else None,
+        torch.stack([s.x_gt if s.x_teacher is None else s.x_teacher for s in samples]) if taught else None,
     )
 
 
-def sample(lr: Tensor, hr: Tensor, prompt: str, moments: Tensor | None = None) -> Sample:
+def sample(lr: Tensor, hr: Tensor, prompt: str, moments: Tensor | None = None, teacher: Tensor | None = None) -> Sample:
     """(3, h, w) and (3, H, W) in [0, 1] -> a sample, the input enlarged to the target's size."""
     x_lq = lr if lr.shape == hr.shape else enlarge(lr[None], *hr.shape[-2:]).clamp(0, 1)[0]
-    return Sample(x_lq * 2 - 1, hr * 2 - 1, prompt, moments)
+    return Sample(x_lq * 2 - 1, hr * 2 - 1, prompt, moments, None if teacher is None else teacher * 2 - 1)

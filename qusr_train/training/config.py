@@ -60,6 +60,8 @@ class TrainConfig:
     """Weight of 1 - SSIM beside the pixel loss (nano)."""
     balance_patches: bool = False
     """Weigh the pixel and gradient losses of easy patches up and of hard ones down, as PSNR does (nano)."""
+    teacher_share: float = 0.0
+    """Pixel losses aim at the target mixed with this share of PAIRS/teacher, a crisper upscaler's pictures (nano)."""
     feature_weight: float = 0.0
     """Weight of the distance in EfficientNet-Lite0's features (nano; needs its two packages)."""
     adversarial_weight: float = 0.0
@@ -116,8 +118,8 @@ class TrainConfig:
     """Let all losses reach the UEM through the noise, as the reference does (stage `sd21`; costs a VAE encode)."""
     photo_factors: tuple[float, ...] = (0.5, 0.33)
     """Sizes at which every photo is used; most photos are soft at full size, and the degradations add softness."""
-    degradation: Literal["camera", "second_order", "authors"] = "camera"
-    """How photos become low-resolution: like a camera (mild), or in two rounds with Real-ESRGAN's or QUSR's ranges."""
+    degradation: Literal["camera", "camera_sharp", "second_order", "authors"] = "camera"
+    """How photos become low-resolution: like a camera (mild; `camera_sharp`: crisper targets), or in two rounds."""
     degradation_ranges: str = ""
     """JSON file with ranges of the two rounds, instead of those that `degradation` names."""
     upright: bool = False
@@ -201,7 +203,7 @@ class TrainConfig:
         for name in ("ema", "beta2", "hold"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"must be in [0, 1), but got {getattr(self, name)}", field=name)
-        for name in ("noise_m", "camera_share", "more_share"):
+        for name in ("noise_m", "camera_share", "more_share", "teacher_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"must be in [0, 1], but got {getattr(self, name)}", field=name)
         low, high = (*self.csd_timesteps, 0.0, 0.0)[:2]
@@ -226,6 +228,8 @@ class TrainConfig:
             raise InputError(
                 "have no captions and no fixed crops: not with prompts `files` or `cache_latents`", field="camera_pairs"
             )
+        if self.teacher_share and (self.stage == "sd21" or not self.pairs):
+            raise InputError("only for nano, and with `pairs`, where the folder `teacher` lies", field="teacher_share")
         if self.cache_latents and (self.stage != "sd21" or not self.pairs):
             raise InputError("needs stage `sd21` and `pairs`, whose crops are fixed", field="cache_latents")
         if self.shard and (self.stage != "sd21" or self.compile):
@@ -239,7 +243,7 @@ class TrainConfig:
             raise InputError("only for stage `qusr`", field="continue_lora")
         if self.add_film and self.stage == "qusr":
             raise InputError("only for stage `base`; stage `qusr` would not train it", field="add_film")
-        if self.degradation == "camera" and (self.sharpen_targets or self.degradation_ranges):
+        if self.degradation.startswith("camera") and (self.sharpen_targets or self.degradation_ranges):
             field = "sharpen_targets" if self.sharpen_targets else "degradation_ranges"
             raise InputError("only for degradation `second_order` or `authors`", field=field)
         if (self.more_photos or self.upright) and self.stage != "sd21":

@@ -34,6 +34,8 @@ from .step import Autocast, StepNoise, StepResult
 
 NEW = NanoConfig(film=128, uem="error", uem_channels=24)
 """Shape of a model that is trained from scratch. `NanoConfig()` is what files of version 0.1.0 mean."""
+FEATURE_SHIFT = 8
+"""Pixels by which crops for the feature loss are moved at random, so that its strides meet every position."""
 
 
 def _initial_text_encoder(config: NanoConfig) -> TextEncoder:
@@ -205,16 +207,19 @@ class NanoTask:
         with autocast():
             x_hq, u = model(x_lq.contiguous(memory_format=torch.channels_last), tokens, normal, self.noise)
         weights = losses.patch_weights(x_lq, x_gt) if config.balance_patches else None
-        pixel = losses.charbonnier_loss(x_hq, x_gt, weights=weights)
-        loss = pixel + config.gradient_weight * losses.gradient_loss(x_hq, x_gt, weights)
+        # A mean of what may be there has no crisp edge; a teacher's choice, made for each input alone, can be learned.
+        aim = x_gt if batch.x_teacher is None else x_gt.lerp(batch.x_teacher, config.teacher_share)
+        pixel = losses.charbonnier_loss(x_hq, aim, weights=weights)
+        loss = pixel + config.gradient_weight * losses.gradient_loss(x_hq, aim, weights)
         if config.ssim_weight:
-            loss = loss + config.ssim_weight * losses.ssim_loss(x_hq, x_gt)
+            loss = loss + config.ssim_weight * losses.ssim_loss(x_hq, aim)
         with torch.no_grad():
-            bicubic = losses.charbonnier_loss(x_lq, x_gt, weights=weights)
+            bicubic = losses.charbonnier_loss(x_lq, aim, weights=weights)
             figures = {"pixel_loss": pixel.detach(), "gain_over_bicubic": bicubic / pixel.detach()}
         if self.features is not None:
+            moved = same_crops([x_hq, x_gt], config.patch - FEATURE_SHIFT, noise)
             with autocast():
-                distance = self.features(x_hq, x_gt)
+                distance = self.features(*moved)
             loss = loss + config.feature_weight * distance
             figures["feature_loss"] = distance.detach()
         if self.adversary is not None:

@@ -44,7 +44,10 @@ def varied_samples(config: TrainConfig, length: int) -> Dataset[Sample]:
     """For nano: pairs, or photos kept in memory at the sizes of `photo_factors`; prompts in many wordings."""
     shares = PromptShares()
     if config.pairs:
-        pairs = PairPatches(Path(config.pairs), config.patch, length, config.seed, config.prompts, shares=shares)
+        pairs = PairPatches(
+            Path(config.pairs), config.patch, length, config.seed, config.prompts, shares=shares,
+            taught=config.teacher_share > 0,
+        )  # fmt: skip
         return _with_camera_pairs(config, pairs, length, shares)
     photos = load_photos(Path(config.photos), config.photo_factors, config.patch)
     degrade = degradation(config.degradation, config.sharpen_targets, config.degradation_ranges)

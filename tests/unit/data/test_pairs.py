@@ -21,6 +21,8 @@ from qusr_train.data.pregenerate import Pregeneration, pregenerate
 from qusr_train.data.pregenerated import RECORDS, read_records
 from qusr_train.data.prompts import PromptShares
 from qusr_train.data.real_esrgan import AUTHORS, KINDS, blur_kernel, degrade_second_order, read_ranges, sharpen_target
+from qusr_train.data.samples import collate
+from qusr_train.errors import InputError
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -117,6 +119,28 @@ def test_pregenerated_set_resumes_and_grows(photos: Path, tmp_path: Path) -> Non
     assert all((out / "lr" / name).read_bytes() == content for name, content in first.items())
     with pytest.raises(ValueError, match="holds pairs of other settings"):
         pregenerate(Pregeneration(photos, patch=64, seed=2), out, 5)
+
+
+def test_teachers_picture_is_cropped_and_turned_with_its_target(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    pregenerate(Pregeneration(photos, patch=96), out, 3)
+    with pytest.raises(InputError, match="expected the teacher's pictures"):
+        PairPatches(out, 64, 3, 1, "empty", taught=True)
+    (out / "teacher").mkdir()
+    for name in ("00000000.png", "00000001.png"):
+        picture = 255 - np.array(Image.open(out / "hr" / name))
+        Image.fromarray(picture).save(out / "teacher" / name)
+    pairs = PairPatches(out, 64, 3, 1, "empty", taught=True)
+    taught = [sample.x_teacher for sample in (pairs[i] for i in range(3))]
+    assert sum(one is None for one in taught) == 1
+    _, x_gt, _, _, x_teacher = collate([pairs[i] for i in range(3)])
+    assert x_teacher is not None
+    for one, target, stacked in zip(taught, x_gt, x_teacher, strict=True):
+        torch.testing.assert_close(stacked, target if one is None else -target)
+    assert collate([PairPatches(out, 64, 3, 1, "empty")[0]])[4] is None
+    Image.new("RGB", (64, 64)).save(out / "teacher" / "00000000.png")
+    with pytest.raises(InputError, match=r"00000000.png: is 64 x 64, the target 96 x 96"):
+        [pairs[i] for i in range(3)]
 
 
 def test_what_was_done_is_noted_and_prompts_say_it(photos: Path, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_index_outside_is_an_error(photos: list[Tensor], index: int) -> None:
 
 def test_collate_stacks(photos: list[Tensor]) -> None:
     samples = _samples(photos, 64, 2, seed=0)
-    x_lq, x_gt, prompts, moments = collate([samples[0], samples[1]])
+    x_lq, x_gt, prompts, moments, _ = collate([samples[0], samples[1]])
     assert moments is None
     assert x_lq.shape == x_gt.shape == (2, 3, 64, 64)
     assert torch.equal(x_gt[1], samples[1].x_gt)
