@@ -48,6 +48,11 @@ def commands(folder: Path) -> dict[str, list[str]]:
             "--max_words", "4",
         ],
         "convert": ["convert", str(GOLDEN / "checkpoints" / "qusr.pkl"), str(folder / "qusr.safetensors")],
+        "export": ["export", str(GOLDEN / "checkpoints" / "qusr.pkl"), str(folder / "lora.safetensors")],
+        "calibrate": [
+            "calibrate", str(BUNDLED), "--pairs", str(pairs), "--out", str(folder / "calibrated.safetensors"),
+            "--confidence", "0.3",  # one pair is enough for that
+        ],
         "scale": ["scale", str(BUNDLED), str(folder / "scaled.safetensors"), "--residual", "0.5"],
         "download": ["download", "taesd", "--folder", str(folder / "weights")],
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -11,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import qusr_train
-from qusr_train.cli.main import main
+from qusr_train.cli.main import build_parser, main
 
 ROOT = Path(__file__).resolve().parents[3]
-WORK = ("restore", "evaluate", "degrade", "caption", "caption qwen", "convert", "scale")
+WORK = ("restore", "evaluate", "degrade", "caption", "caption qwen", "convert", "export", "scale", "calibrate")
 NEED = {
     "train base": "accelerate",
     "train qusr": "accelerate, peft",
@@ -23,11 +24,17 @@ NEED = {
 }
 
 
+def every_command() -> set[str]:
+    actions = build_parser()._actions
+    return next(set(action.choices) for action in actions if isinstance(action, argparse._SubParsersAction))
+
+
 def test_every_command_runs_or_says_what_to_install() -> None:
     command = [sys.executable, "tests/support/bare.py", "-m", "tests.support.every_command"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     outcomes = json.loads(done.stdout)
+    assert {name.split()[0] for name in outcomes} == every_command()
     assert "Traceback" not in done.stdout
     assert {name: outcomes[name] for name in WORK if outcomes[name][0]} == {}
     for name, packages in NEED.items():
