@@ -1,10 +1,20 @@
-// Hides the widgets that do nothing under a node's present settings, in the classic renderer. Nodes 2.0 shows them all.
+// Hides the widgets that do nothing under a node's present settings, in both renderers.
 import { app } from "../../scripts/app.js";
-import { hiddenWidgets, meantCustom, SHOWN } from "./lib/shown.js";
+import { hiddenWidgets, SHOWN, spelledOut } from "./lib/shown.js";
+import { renew } from "./lib/vue_nodes.js";
 
-/** @param {any} node */
+/** Files of QUSR Loader with two strengths (PiSA-SR), as the server lists them. @type {string[] | undefined} */
+let twoStrengths;
+
+/** @param {any} definition of QUSR Loader */
+function readFiles(definition) {
+  twoStrengths = definition?.input?.required?.checkpoint?.[1]?.two_strengths;
+}
+
+/** @param {any} node @returns {Record<string, any>} */
 function valuesOf(node) {
-  return Object.fromEntries((node.widgets ?? []).map((/** @type {any} */ widget) => [widget.name, widget.value]));
+  const values = Object.fromEntries((node.widgets ?? []).map((/** @type {any} */ widget) => [widget.name, widget.value]));
+  return { ...values, twoStrengths: twoStrengths?.includes(values.checkpoint) };
 }
 
 /** @param {any} node @param {string} name */
@@ -23,13 +33,14 @@ function update(node) {
     const hide = hidden.includes(widget.name) && !isConnected(node, widget.name);
     if (Boolean(widget.hidden) === hide) continue;
     widget.hidden = hide;
-    // Not options.hidden: Nodes 2.0 (front end 1.32) reads that once and would never show the widget again.
+    widget.options.hidden = hide; // what Nodes 2.0 reads
     // The classic renderer leaves a row for a hidden widget unless that has no height; -4 takes the gap below it too.
     if (hide) widget.computeSize = () => [0, -4];
     else delete widget.computeSize;
     changed = true;
   }
   if (!changed) return;
+  renew(node);
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
   node.setDirtyCanvas?.(true, true);
@@ -37,6 +48,15 @@ function update(node) {
 
 app.registerExtension({
   name: "qusr.shown",
+
+  beforeRegisterNodeDef(_, definition) {
+    if (definition.name === "QUSRLoader") readFiles(definition);
+  },
+
+  refreshComboInNodes(definitions) {
+    readFiles(definitions.QUSRLoader);
+    for (const node of app.graph?.nodes ?? []) if (node.comfyClass === "QUSRLoader") update(node);
+  },
 
   nodeCreated(node) {
     if (!(node.comfyClass in SHOWN)) return;
@@ -48,20 +68,27 @@ app.registerExtension({
         return result;
       };
     }
-    const { onConfigure } = node;
+    const { onConfigure, onConnectionsChange } = node;
     node.onConfigure = function (/** @type {any} */ saved) {
       onConfigure?.apply(this, arguments);
-      adoptOldChoice(node, saved);
+      spellOut(node, saved);
       update(node);
+    };
+    node.onConnectionsChange = function () {
+      const result = onConnectionsChange?.apply(this, arguments);
+      update(node);
+      return result;
     };
     update(node);
   },
 });
 
 /** @param {any} node @param {any} saved */
-function adoptOldChoice(node, saved) {
-  if (node.comfyClass !== "QUSRAdaptiveNoise" || !Array.isArray(saved?.widgets_values)) return;
-  const index = node.widgets.findIndex((/** @type {any} */ widget) => widget.name === "parameters");
-  if (index < 0 || saved.widgets_values.length > index) return;
-  if (meantCustom(valuesOf(node))) node.widgets[index].value = "custom";
+function spellOut(node, saved) {
+  if (!Array.isArray(saved?.widgets_values)) return;
+  const names = node.widgets.map((/** @type {any} */ widget) => widget.name).slice(0, saved.widgets_values.length);
+  for (const [name, value] of Object.entries(spelledOut(node.comfyClass, valuesOf(node), names))) {
+    const widget = node.widgets.find((/** @type {any} */ one) => one.name === name);
+    if (widget) widget.value = value;
+  }
 }

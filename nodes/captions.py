@@ -35,6 +35,9 @@ QWEN_FOLDER = "LLM"  # where other extensions put language models too
 folder_paths.add_model_folder_path(QWEN_FOLDER, str(Path(folder_paths.models_dir) / QWEN_FOLDER))
 
 
+MOST_WORDS = 400
+
+
 def _image() -> io.Image.Input:
     return io.Image.Input("image", tooltip="The photo before enlarging. A batch gives one prompt for each image.")
 
@@ -47,11 +50,16 @@ def _instruction() -> list[io.Input]:
         io.Int.Input(
             "max_words",
             default=MAX_WORDS,
-            min=0,
-            max=400,
-            tooltip="Longest answer in words, 60 as in the reference. 0: no limit. QUSR Encode Prompt reads 75 tokens.",
+            min=1,
+            max=MOST_WORDS,
+            tooltip="Longest answer in words, 60 as in the reference. QUSR Encode Prompt reads 75 tokens.",
         ),
     ]
+
+
+def _allowed_words(max_words: int) -> bool | str:
+    """Takes the place of ComfyUI's own check, which would refuse the 0 ("no limit") of workflows from version 0.1."""
+    return 0 <= max_words <= MOST_WORDS or f"max_words: expected 1 to {MOST_WORDS}, but got {max_words}"
 
 
 def _prompt() -> io.String.Output:
@@ -137,7 +145,9 @@ class QUSRQwenPrompt(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, download: bool, quantization: str = "none") -> bool | str:
+    def validate_inputs(
+        cls, model: str, download: bool, quantization: str = "none", max_words: int = MAX_WORDS
+    ) -> bool | str:
         """Before anything runs: a missing model or package must not be noticed after minutes."""
         folders = model_folders(QWEN_FOLDER)
         if model not in find_qwen(folders) and not (download and model in PUBLISHED):
@@ -146,7 +156,7 @@ class QUSRQwenPrompt(io.ComfyNode):
             require_for_qwen(quantization)
         except MissingPackages as error:
             return str(error)
-        return True
+        return _allowed_words(max_words)
 
     @classmethod
     def execute(
@@ -258,6 +268,10 @@ class QUSRServerPrompt(io.ComfyNode):
             outputs=[_prompt()],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, max_words: int = MAX_WORDS) -> bool | str:
+        return _allowed_words(max_words)
 
     @classmethod
     def execute(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import comfy.conds
 import comfy.model_management
@@ -22,7 +22,8 @@ from .native.sampling import is_one_step
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
 
-SMALLEST_TILE = 32  # latent pixels
+SMALLEST_TILE, MOST_TILE = 32, 4096  # latent pixels
+AUTOMATIC: Final = "automatic"
 
 
 @dataclass(frozen=True)
@@ -252,11 +253,11 @@ class QUSROneStepDenoise(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "tile",
-                    default=0,
-                    min=0,
-                    max=4096,
+                    default=96,
+                    min=SMALLEST_TILE,
+                    max=MOST_TILE,
                     step=8,
-                    tooltip="Side of a tile in latent pixels (nano: 4 image pixels, SD: 8). 0: whole image.",
+                    tooltip="Side of a tile in latent pixels (nano: 4 image pixels, SD: 8). Not for automatic.",
                 ),
                 io.Int.Input(
                     "overlap",
@@ -268,14 +269,22 @@ class QUSROneStepDenoise(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "blend",
-                    options=list(BLENDS),
-                    default="smooth",
+                    options=[AUTOMATIC, *BLENDS],
+                    default=AUTOMATIC,
                     optional=True,
-                    tooltip="How tiles meet. smooth: a slow cross-fade without ridges. gaussian: as the authors' code.",
+                    tooltip="How tiles meet. automatic: whole, smooth tiles when memory is short. smooth: a slow "
+                    "cross-fade without ridges. gaussian: as the authors' code.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="restored")],
         )
+
+    @classmethod
+    def validate_inputs(cls, tile: int = WHOLE) -> bool | str:
+        """Takes the place of ComfyUI's own check, which would refuse the 0 ("whole") of workflows from version 0.1."""
+        if 0 <= tile <= MOST_TILE:
+            return True
+        return f"tile: expected {SMALLEST_TILE} to {MOST_TILE} latent pixels, but got {tile}"
 
     @classmethod
     def execute(
@@ -287,6 +296,7 @@ class QUSROneStepDenoise(io.ComfyNode):
         strength: float,
         tile: int,
         overlap: int,
-        blend: Blend = "gaussian",
+        blend: Blend | Literal["automatic"] = "gaussian",
     ) -> io.NodeOutput:
-        return io.NodeOutput(one_step(model, conditioning, latent, noise, Tiling(tile, overlap, blend), strength))
+        tiling = Tiling(0, overlap, "smooth") if blend == AUTOMATIC else Tiling(tile, overlap, blend)
+        return io.NodeOutput(one_step(model, conditioning, latent, noise, tiling, strength))

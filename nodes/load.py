@@ -9,13 +9,13 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..qusr_train.checkpoints.format import CheckpointError, stored_format
-from ..qusr_train.checkpoints.load import is_of_the_family, load_checkpoint
+from ..qusr_train.checkpoints.load import has_two_strengths, is_of_the_family, load_checkpoint
 from ..qusr_train.checkpoints.nano_file import BUNDLED, FORMAT
 from .native.comfy_types import MODEL, VAE
 from .native.host import MODEL_FOLDER, MODEL_SUFFIXES, register_model_folder
 from .native.nano import load_nano_models
 from .native.places import model_file
-from .native.schema import found_by
+from .native.schema import found_by, told
 from .native.sockets import CATEGORY, UEMSocket
 from .native.stable_diffusion import apply_checkpoint, apply_to_vae, loaded_uem
 
@@ -44,6 +44,17 @@ def _is_ours(path: str | None) -> bool:
 def _known_file(path: str, changed: int) -> bool:
     """Remembered, since a folder of LoRA can be large, and the list is made again and again."""
     return is_of_the_family(path)
+
+
+def _with_two_strengths(names: list[str]) -> list[str]:
+    """Those of PiSA-SR: js/shown.js shows pixel and semantic for them only."""
+    paths = {name: _path(name) for name in names}
+    return [name for name, path in paths.items() if path and _known_pair(path, Path(path).stat().st_mtime_ns)]
+
+
+@lru_cache(maxsize=4096)
+def _known_pair(path: str, changed: int) -> bool:
+    return has_two_strengths(path)
 
 
 def _path(checkpoint: str) -> str | None:
@@ -134,6 +145,7 @@ def _strength(name: str, text: str) -> io.Float.Input:
 class QUSRLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        files = _checkpoints()
         return io.Schema(
             node_id="QUSRLoader",
             display_name="QUSR Loader (SD 2.1)",
@@ -148,10 +160,13 @@ class QUSRLoader(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="SD 2.1-base (512 px), from Load Checkpoint. No other base fits."),
-                io.Combo.Input(
-                    "checkpoint",
-                    options=_checkpoints() or [NO_FILES],
-                    tooltip="A file in models/qusr or models/loras: .safetensors of QUSR, or the authors' .pkl.",
+                told(
+                    io.Combo.Input(
+                        "checkpoint",
+                        options=files or [NO_FILES],
+                        tooltip="A file in models/qusr or models/loras: .safetensors of QUSR, or the authors' .pkl.",
+                    ),
+                    two_strengths=_with_two_strengths(files),
                 ),
                 _strength(
                     "strength",

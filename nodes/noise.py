@@ -14,10 +14,11 @@ from ..qusr_train.model.sobel import sobel_sigma
 from .native.comfy_types import VAE
 from .native.host import image_out
 from .native.noise import AdaptiveNoise
+from .native.oom import WHOLE
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
 from .native.vae import encode
-from .vae import tile_inputs
+from .vae import allowed_tile, chosen_tiles, tile_inputs
 
 AS_TRAINED, CUSTOM = "as trained", "custom"
 _UNSET = -1.0  # what workflows of version 0.1 hold in k, m, p and delta for "as trained"
@@ -148,12 +149,14 @@ class QUSRAdaptiveNoise(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, k: float = 0, m: float = 0, p: float = 0, delta: float = 0) -> bool | str:
+    def validate_inputs(
+        cls, k: float = 0, m: float = 0, p: float = 0, delta: float = 0, tile: int = WHOLE
+    ) -> bool | str:
         """Takes the place of ComfyUI's own check, which would refuse the -1 of workflows from version 0.1."""
         highest = {"k": (k, 10.0), "m": (m, 1.0), "p": (p, 4.0), "delta": (delta, 1.0)}
         wrong = [name for name, (value, high) in highest.items() if value > high or (value < 0 and value != _UNSET)]
         if not wrong:
-            return True
+            return allowed_tile(tile)
         value, high = highest[wrong[0]]
         return f"{wrong[0]}: expected 0 to {high:g}, but got {value:g}"
 
@@ -180,7 +183,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
             changes["variant"] = as_variant(variant)
         chosen = dataclasses.replace(uncertainty.noise, **changes)
         chosen = dataclasses.replace(chosen, p=chosen.p * strength)
-        noise = adaptive_noise(vae, uncertainty, seed, chosen, tile, tiles, seeds=seeds)
+        noise = adaptive_noise(vae, uncertainty, seed, chosen, *chosen_tiles(tile, tiles), seeds=seeds)
         level = noise.sigma.mean(1, keepdim=True) * noise.p
         level = level / level.amax((1, 2, 3), keepdim=True).clamp(min=1e-8)
         return io.NodeOutput(noise, image_out(level.expand(-1, 3, -1, -1)))

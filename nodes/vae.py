@@ -10,7 +10,11 @@ from .native.host import check_image
 from .native.oom import WHOLE
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
-from .native.vae import MODES, decode_latent, encode_latent
+from .native.vae import LEAST_TILE, decode_latent, encode_latent
+
+AUTOMATIC = "automatic"
+MODES = (AUTOMATIC, "exact", "blended")
+MOST_TILE = 8192  # image pixels; the most that may be asked for
 
 
 def tile_inputs(optional: bool = False) -> list[io.Input]:
@@ -18,21 +22,34 @@ def tile_inputs(optional: bool = False) -> list[io.Input]:
     return [
         io.Int.Input(
             "tile",
-            default=WHOLE,
-            min=0,
-            max=8192,
+            default=512,
+            min=LEAST_TILE,
+            max=MOST_TILE,
             step=64,
             optional=optional,
-            tooltip="Side of a tile in image pixels; less takes less GPU memory. 0: whole, tiles when memory is short.",
+            tooltip="Side of a tile in image pixels; less takes less GPU memory. For tiles: exact and blended.",
         ),
         io.Combo.Input(
             "tiles",
             options=list(MODES),
-            default="exact",
+            default=AUTOMATIC,
             optional=optional,
-            tooltip="exact: as if whole, slower, needs host memory. blended: ComfyUI's tiles, colours may shift.",
+            tooltip="automatic: whole, exact tiles when memory is short. exact: as if whole, slower, more host RAM. "
+            "blended: ComfyUI's tiles, colours may shift.",
         ),
     ]
+
+
+def allowed_tile(tile: int) -> bool | str:
+    """Takes the place of ComfyUI's own check, which would refuse the 0 ("whole") of workflows from version 0.1."""
+    if tile == WHOLE or LEAST_TILE <= tile <= MOST_TILE:
+        return True
+    return f"tile: expected {LEAST_TILE} to {MOST_TILE} image pixels, but got {tile}"
+
+
+def chosen_tiles(tile: int, tiles: str) -> tuple[int, str]:
+    """Side and mode, as `encode` takes them, of the two inputs."""
+    return (WHOLE, "exact") if tiles == AUTOMATIC else (tile, tiles)
 
 
 class QUSREncode(io.ComfyNode):
@@ -72,11 +89,16 @@ class QUSREncode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, tile: int = WHOLE) -> bool | str:
+        return allowed_tile(tile)
+
+    @classmethod
     def execute(
         cls, image: Tensor, vae: VAE, tile: int, tiles: str, posterior: str = "mean", posterior_seed: int = 0
     ) -> io.NodeOutput:
         rgb = check_image(image).rgb.movedim(1, -1)
-        return io.NodeOutput(encode_latent(vae, rgb, tile, tiles, posterior_seed if posterior == "sample" else None))
+        seed = posterior_seed if posterior == "sample" else None
+        return io.NodeOutput(encode_latent(vae, rgb, *chosen_tiles(tile, tiles), seed))
 
 
 class QUSRDecode(io.ComfyNode):
@@ -101,5 +123,9 @@ class QUSRDecode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, tile: int = WHOLE) -> bool | str:
+        return allowed_tile(tile)
+
+    @classmethod
     def execute(cls, latent: LATENT, vae: VAE, tile: int, tiles: str) -> io.NodeOutput:
-        return io.NodeOutput(decode_latent(vae, latent, tile, tiles))
+        return io.NodeOutput(decode_latent(vae, latent, *chosen_tiles(tile, tiles)))

@@ -1,4 +1,4 @@
-"""What newer front ends read of a node beyond ComfyUI 0.3.75's node API; older ones get nodes without it."""
+"""What front ends read of a node beyond ComfyUI 0.3.75's node API; older ones get nodes without it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def found_by(words: str) -> dict[str, Any]:
     return {"search_aliases": words.split(", ")} if "search_aliases" in _FIELDS else {}
 
 
+def told(given: Any, **facts: Any) -> Any:
+    """An input whose definition also tells the front end these facts; our own scripts read them."""
+    given.extra_dict = {**given.extra_dict, **facts}
+    return given
+
+
 def advanced(*names: str) -> Callable[[Callable[[Any], io.Schema]], Callable[[Any], io.Schema]]:
     """Inputs of a `define_schema` that are shown only when the user asks for the advanced ones."""
 
@@ -26,7 +32,7 @@ def advanced(*names: str) -> Callable[[Callable[[Any], io.Schema]], Callable[[An
             schema = define(cls)
             inputs = {given.id: given for given in schema.inputs}
             for name in names:
-                inputs[name].extra_dict = {**inputs[name].extra_dict, "advanced": True}
+                told(inputs[name], advanced=True)
             return schema
 
         return marked

@@ -18,7 +18,6 @@ from .exact_vae import native_layers
 from .host import checkpoint_interrupt, progress
 from .oom import WHOLE, halve_until_it_fits
 
-MODES = ("exact", "blended")
 FIRST_TILE, SMALLEST_TILE, LEAST_TILE = 1024, 128, 64  # image pixels; the last is what may be asked for
 
 

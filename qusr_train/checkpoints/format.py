@@ -101,15 +101,24 @@ def refuse_no_file(path: Path, remedy: str) -> None:
 
 def stored_format(path: str | os.PathLike[str]) -> str:
     """`qusr-nano` or `qusr` for a file of ours, empty for anything else; reads the header only."""
+    return _stored(path).get("format", "")
+
+
+def stored_method(path: str | os.PathLike[str]) -> str:
+    """Whose method a file of the format `qusr` is for, empty for anything else; reads the header only."""
+    return _stored(path).get("method", "")
+
+
+def _stored(path: str | os.PathLike[str]) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     if not is_regular(Path(path)):
-        return ""
+        return {}
     try:
         with safe_open(str(path), framework="pt") as file:
-            return (file.metadata() or {}).get("format", "")
+            return file.metadata() or {}
     except (SafetensorError, OSError):
-        return ""
+        return {}
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from ..files import is_regular
-from .format import refuse_no_file, stored_format, unusable
+from .format import refuse_no_file, stored_format, stored_method, unusable
 from .qusr_file import QUSR_FORMAT, QUSR_REMEDY, QUSRCheckpoint, load_qusr
-from .reference import is_reference, load_reference
+from .reference import has_pixel_lora, is_reference, load_reference
 
 
 def is_of_the_family(path: str | os.PathLike[str]) -> bool:
@@ -17,6 +17,14 @@ def is_of_the_family(path: str | os.PathLike[str]) -> bool:
     if not is_regular(path):
         return False
     return stored_format(path) == QUSR_FORMAT if path.suffix == ".safetensors" else is_reference(path)
+
+
+def has_two_strengths(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is of PiSA-SR, which has a pixel-level and a semantic LoRA; reads as little as the above."""
+    path = Path(path)
+    if not is_regular(path):
+        return False
+    return stored_method(path) == "pisa-sr" if path.suffix == ".safetensors" else has_pixel_lora(path)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> QUSRCheckpoint:

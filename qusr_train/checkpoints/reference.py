@@ -29,19 +29,29 @@ from .qusr_file import QUSR_REMEDY, QUSRCheckpoint
 OSEDIFF_TIMESTEP = 999
 CODSR_TIMESTEP = 100
 _MARK = b"unet_lora_encoder_modules"
+_PIXEL_MARK = b"unet_lora_encoder_modules_pix"
 _LISTING_LIMIT = 2**20  # bytes; the authors' files list their contents in 0.1 million
 _NO_NOISE = NoiseParameters(variant="reference", p=0.0)
 
 
 def is_reference(path: Path) -> bool:
     """Whether a file lists what an authors' file lists; nothing in it is opened but the names."""
+    return _MARK in _listing(path)
+
+
+def has_pixel_lora(path: Path) -> bool:
+    """Whether an authors' file lists the LoRA that only PiSA-SR has."""
+    return _PIXEL_MARK in _listing(path)
+
+
+def _listing(path: Path) -> bytes:
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(name) as listing:
-                return _MARK in listing.read(_LISTING_LIMIT)
+                return listing.read(_LISTING_LIMIT)
     except (OSError, StopIteration, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        return False
+        return b""
 
 
 def load_reference(path: Path) -> QUSRCheckpoint:

@@ -46,6 +46,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 def page(request: pytest.FixtureRequest, server: Server, browser: Browser) -> Iterator[ComfyPage]:
     """ComfyUI in the browser, opened once for each renderer: opening takes longer than a test."""
     context = browser.new_context(viewport={"width": 1600, "height": 1000}, accept_downloads=True)
+    context.set_default_timeout(180_000)  # of a busy machine
     opened = ComfyPage(context.new_page(), server)
     opened.open(nodes2=request.param == "nodes2")
     yield opened

@@ -64,12 +64,12 @@ def test_search_finds_qusr_by_the_words_people_use(comfy: ComfyPage, words: str)
     comfy.page.keyboard.press("Escape")
 
 
-def test_the_app_shows_photo_preset_and_prompt(comfy: ComfyPage) -> None:
+def test_the_app_shows_photo_dial_and_prompt(comfy: ComfyPage) -> None:
     if not comfy.value(HAS_APP_MODE):
         pytest.skip("this front end has no app mode")
     comfy.load(APP)
     controls = comfy.page.get_by_test_id("linear-widgets")
-    for name in ("image", "preset", "prompt"):
+    for name in ("image", "detail", "prompt"):
         controls.get_by_text(name, exact=True).first.wait_for()
     comfy.load(UPSCALE)
 

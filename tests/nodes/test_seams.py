@@ -7,31 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from tests.support import golden
 from tests.support.ridges import ridges
+from tests.support.seam_pictures import PICTURES
 
-SIZE = 512
 HARD, NONE = 2.5, 1.4  # a ridge that is seen, and what the median's own scatter comes to
-
-
-def gradient() -> Tensor:
-    ramp = torch.linspace(0, 1, SIZE)
-    return (ramp[:, None] * 0.6 + ramp[None, :] * 0.3)[None, :, :, None].expand(1, SIZE, SIZE, 3).contiguous()
-
-
-def text() -> Tensor:
-    picture = Image.new("L", (SIZE, SIZE), "white")
-    draw = ImageDraw.Draw(picture)
-    for y in range(0, SIZE, 22):
-        draw.text((4 + y % 37, y), "The quick brown fox jumps over the lazy dog 0123456789 and runs on " * 2, fill=0)
-    values = torch.tensor(list(picture.getdata()), dtype=torch.float32).view(1, SIZE, SIZE, 1) / 255
-    return values.expand(-1, -1, -1, 3).contiguous()
-
-
-PICTURES = {"gradient": gradient, "text": text}
 
 
 class _Silent:
@@ -57,7 +39,7 @@ def sd(node: Any, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 @pytest.mark.parametrize("name", PICTURES)
 def test_stable_diffusion_has_no_ridge_where_tiles_meet(node: Any, pack: Any, sd: SimpleNamespace, name: str) -> None:
     """The golden model's norms and attention see the whole latent, so tiles do differ from it, but nowhere suddenly."""
-    latent = {"samples": sd.vae.encode(PICTURES[name]())}
+    latent = {"samples": sd.vae.encode(PICTURES[name]().movedim(1, -1))}
     starts = pack.qusr_train.images.tiling.starts
 
     def run(tile: int, overlap: int, blend: str = "smooth") -> Tensor:
@@ -76,7 +58,7 @@ def test_stable_diffusion_has_no_ridge_where_tiles_meet(node: Any, pack: Any, sd
 @pytest.mark.parametrize("name", PICTURES)
 def test_nano_in_tiles_is_nano_whole(node: Any, nano: Any, separate: Any, name: str) -> None:
     """nano reaches a bounded number of pixels: with that margin its tiles give the whole picture, to rounding."""
-    small = torch.nn.functional.avg_pool2d(PICTURES[name]().movedim(-1, 1), 4).movedim(1, -1)  # 128 x 128
+    small = torch.nn.functional.avg_pool2d(PICTURES[name](), 4).movedim(1, -1)  # 128 x 128
     parts = separate(small)
 
     def run(tile: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from qusr_train.checkpoints.reference import CODSR_TIMESTEP
 from qusr_train.images.check import enlarge
 from qusr_train.images.color import fix_color
+from qusr_train.model.schedule import alpha_bar
 from tests.support import examples, golden, wide
 from tests.support.comfyui import Server, base_directory
 from tests.support.diffusers_chain import SCALE, Chain
@@ -28,9 +31,9 @@ PHOTO, LARGE, VIDEO = "qusr-test-photo.png", "qusr-test-golden.png", "qusr-test-
 FRAMES = ("qusr-test-1.png", "qusr-test-2.png", "qusr-test-3.png")
 FILES = (
     f"models/checkpoints/{wide.CHECKPOINT}", "models/qusr/qusr.pkl", "models/qusr/pisa_sr.pkl",
-    "models/qusr/qusr.safetensors", "models/vae_approx/taesd_encoder.safetensors",
+    "models/qusr/codsr.pkl", "models/qusr/qusr.safetensors", "models/vae_approx/taesd_encoder.safetensors",
     "models/vae_approx/taesd_decoder.safetensors", f"input/{PHOTO}", f"input/{LARGE}", f"input/{VIDEO}",
-    "input/qusr.latent", "input/pisa_sr.latent",
+    "input/qusr.latent", "input/pisa_sr.latent", "input/codsr.latent",
     *(f"input/{name}" for name in FRAMES),
 )  # fmt: skip
 GREY = 1 / 255
@@ -94,6 +97,8 @@ def files(server: Server, taesd: Any) -> Iterator[None]:
     for name, frame in zip(FRAMES, _frames(), strict=True):
         Image.fromarray(frame).save(base / "input" / name)
     draws = {"qusr": golden.run("qusr_128").z_g, "pisa_sr": golden.run("pisa_sr_128_default").z_lq}
+    # The sampler multiplies CODSR's latent by sqrt(a) when it adds the noise, which is in z_t already.
+    draws["codsr"] = golden.run("codsr_128").z_t / math.sqrt(alpha_bar(CODSR_TIMESTEP))
     for name, z in draws.items():
         content = {"latent_tensor": z / SCALE, "latent_format_version_0": torch.tensor([])}
         save_file(content, base / "input" / f"{name}.latent")
@@ -216,6 +221,70 @@ def test_pisa_sr_as_it_is_equals_the_chain_in_diffusers(server: Server, chains: 
     embeds = golden.run("pisa_sr_128_default").prompt_embeds
     expected = chain.decode(chain.pisa_sr(large, embeds, settings["pixel"], settings["semantic"]))
     assert (template.run() - fix_color(expected, large, "adain").clamp(0, 1)).abs().max() < TRUNCATED
+
+
+def test_codsr_gives_the_golden_picture(server: Server) -> None:
+    """Two sets of LoRA, the photo's guide, and the step of a diffused latent, through the server."""
+    run = golden.run("codsr_128")
+    template = Template(examples.CODSR, server)
+    template.take(LARGE, 1.0, run.about["prompt"])
+    template.take_latent("codsr")
+    assert (template.run() - _golden(run.decoded_raw)).abs().max() < TRUNCATED
+
+
+def test_codsr_as_it_is_runs_and_follows_its_seed_and_its_guide(server: Server) -> None:
+    def result(seed: int, strength: float = 1.0) -> Tensor:
+        template = Template(examples.CODSR, server)
+        template.take(PHOTO, 4.0, "osprey")
+        template.only("QUSRAdaptiveNoise")["seed"] = seed
+        template.only("QUSRLoader")["strength"] = strength
+        return template.run()
+
+    first = result(1)
+    assert first.shape == (1, 3, 64, 128)
+    assert (first - result(2)).abs().max() > GREY
+    assert (first - result(1, 0.5)).abs().max() > GREY
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "settings", "size"),
+    [
+        ("qusr.pkl", {"factor": 1.0}, (32, 16)),
+        ("qusr.pkl", {"factor": 2.0}, (64, 32)),
+        ("qusr.pkl", {"factor": 3.0}, (96, 48)),
+        ("qusr.pkl", {"factor": 4.0}, (128, 64)),
+        ("qusr.pkl", {"size": "longest side", "longest_side": 104}, (104, 52)),
+        ("codsr.pkl", {"factor": 2.0}, (64, 32)),
+        ("pisa_sr.pkl", {"factor": 2.0}, (64, 32)),
+    ],
+)
+def test_upscale_with_sd21_gives_any_size(
+    server: Server, checkpoint: str, settings: dict[str, Any], size: tuple[int, int]
+) -> None:
+    """QUSR Upscale with the loader's sockets, CODSR's photo guide included."""
+    prompt: dict[str, Any] = {
+        "base": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": wide.CHECKPOINT}},
+        "load": {
+            "class_type": "QUSRLoader",
+            "inputs": {
+                "model": ["base", 0], "checkpoint": checkpoint, "strength": 1.0, "pixel": 1.0, "semantic": 1.0,
+                "vae": ["base", 2],
+            },
+        },
+        "photo": {"class_type": "LoadImage", "inputs": {"image": PHOTO}},
+        "upscale": {
+            "class_type": "QUSRUpscale",
+            "inputs": {
+                "image": ["photo", 0], "preset": "dial", "seed": 1, "prompt": "a photo", "strength": 1.0,
+                "noise_strength": 1.0, "color_fix": "wavelet", "model": ["load", 0], "clip": ["base", 1],
+                "vae": ["load", 2], "uem": ["load", 1], **settings,
+            },
+        },
+        "show": {"class_type": "PreviewImage", "inputs": {"images": ["upscale", 0]}},
+    }  # fmt: skip
+    picture = _picture(server, server.run(prompt)["show"]["images"][0])
+    assert (picture.shape[-1], picture.shape[-2]) == size
+    assert picture.std() > 0.02
 
 
 def test_video_equals_the_chain_in_diffusers(server: Server, chains: dict[str, Chain]) -> None:

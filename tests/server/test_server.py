@@ -137,7 +137,7 @@ def named_files(server: Server) -> None:
     models = base_directory() / "models"
     for name in (
         "checkpoints/v2-1_512-ema-pruned.safetensors", "qusr/qusr.safetensors", "qusr/pisa_sr.pkl",
-        "vae_approx/taesd_encoder.safetensors", "vae_approx/taesd_decoder.safetensors",
+        "qusr/codsr.pkl", "vae_approx/taesd_encoder.safetensors", "vae_approx/taesd_decoder.safetensors",
     ):  # fmt: skip
         (models / name).parent.mkdir(parents=True, exist_ok=True)
         (models / name).touch()

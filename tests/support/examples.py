@@ -16,11 +16,12 @@ APP = "Upscale app"
 SD21 = "Upscale with SD 2.1"
 LIGHT_DECODER = "SD 2.1 with a light decoder"
 PISA_SR = "PiSA-SR with two strengths"
+CODSR = "CODSR with a photo guide"
 VIDEO = "Upscale a video with SD 2.1"
 
 BUNDLED = (UPSCALE, STEPS, SUBGRAPH, PROMPTS, APP)
 """Those that run as they are, with the bundled model."""
-WITH_WEIGHTS = (SD21, LIGHT_DECODER, PISA_SR, VIDEO)
+WITH_WEIGHTS = (SD21, LIGHT_DECODER, PISA_SR, CODSR, VIDEO)
 ALL = tuple(sorted(BUNDLED + WITH_WEIGHTS))
 
 

@@ -5,8 +5,8 @@ every channel is written several times and only its first copy is read. Means an
 stay what they are; heads of attention are filled up with zeros. So the wide model gives the golden model's results up
 to float rounding, and the golden LoRA, widened alike, fit it.
 
-Written are, in ComfyUI's own layout, `checkpoints/v2-1_512-ema-pruned.safetensors`, and the authors' `qusr.pkl` and
-`pisa_sr.pkl` in `qusr/`, with `qusr.safetensors` converted from the first.
+Written are, in ComfyUI's own layout, `checkpoints/v2-1_512-ema-pruned.safetensors`, and the authors' `qusr.pkl`,
+`pisa_sr.pkl` and `codsr.pkl` in `qusr/`, with `qusr.safetensors` converted from the first.
 """
 
 from __future__ import annotations
@@ -213,6 +213,18 @@ def wide_reference(name: str) -> dict[str, Any]:
         layer, side = key.split(".lora_")[0], key.split(".lora_")[1][0]
         outer, inner, gain = unet_spaces(layer, weight.shape[0], weight.shape[1])
         lora[key] = widen(weight, None, inner) if side == "A" else widen(weight, outer, None, gain)
+    for key, weight in content.get("state_dict_vae", {}).items():
+        layer, side = key.split(".lora_")[0], key.split(".lora_")[1][0]
+        out, into = (repeated(NARROW, width // NARROW) for width in vae_widths(layer))
+        if side == "A":
+            content["state_dict_vae"][key] = widen(weight, None, into if weight.shape[1] == NARROW else None)
+        else:
+            # As the weight itself in `wide_vae`.
+            gain = math.sqrt(len(out.source) / NARROW) / (len(out.source) / NARROW) if layer.endswith(".to_q") else 1.0
+            content["state_dict_vae"][key] = widen(weight, out if weight.shape[0] == NARROW else None, None, gain)
+    for key, weight in content.get("state_dict_sft", {}).items():
+        features = repeated(weight.shape[0], UNET_FACTOR)
+        content["state_dict_sft"][key] = widen(weight, features, features if "conv1" in key else None)
     return content
 
 
@@ -231,7 +243,7 @@ def write(models: Path) -> None:
         (models / folder).mkdir(parents=True, exist_ok=True)
     weights = {**wide_unet(), **wide_vae(), **wide_text()}
     save_file({name: _compact(weight) for name, weight in weights.items()}, models / "checkpoints" / CHECKPOINT)
-    for name in ("qusr", "pisa_sr"):
+    for name in ("qusr", "pisa_sr", "codsr"):
         torch.save(wide_reference(name), models / "qusr" / f"{name}.pkl")
     save_qusr(models / "qusr" / "qusr.safetensors", load_checkpoint(models / "qusr" / "qusr.pkl"))
 

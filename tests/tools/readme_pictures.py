@@ -1,13 +1,12 @@
 """Make the pictures and figures of the README and of the dial's help: python -m tests.tools.readme_pictures.
 
 All of it is true output of the bundled model, so run this again whenever that changes, and look at the pictures
-before you commit them. With `viewer` as an argument it also films the viewer in a real Chromium.
+before you commit them.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,10 +163,6 @@ def main() -> None:
     before_and_after()
     dial()
     registry()
-    if "viewer" in sys.argv[1:]:
-        from tests.tools.viewer_film import film
-
-        film(PICTURES / "viewer.webp")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ STEPS = (("QUSREnlarge", 0), ("QUSRUncertaintyView", 0), ("QUSRAdaptiveNoise", 1
 CARDS = {
     examples.SD21: ("QUSR on SD 2.1", HEAD),
     examples.PISA_SR: ("PiSA-SR, two strengths", (120, 200, 504, 584)),
+    examples.CODSR: ("CODSR, photo guide", (60, 40, 380, 360)),
     examples.VIDEO: ("Video, frame by frame", (0, 0, 768, 768)),
     examples.LIGHT_DECODER: ("A light decoder", (380, 300, 700, 620)),
 }

@@ -1,6 +1,8 @@
 // The part of ComfyUI's front end that the widgets use; served there as /scripts/app.js.
 export interface Extension {
   name: string;
+  beforeRegisterNodeDef?(nodeType: any, definition: any): void;
+  refreshComboInNodes?(definitions: Record<string, any>): void;
   nodeCreated?(node: any): void;
   loadedGraphNode?(node: any): void;
   onNodeOutputsUpdated?(outputs: Record<string, any>): void;
@@ -17,6 +19,7 @@ export interface ChangeTracker {
 export const app: {
   registerExtension(extension: Extension): void;
   canvas: { processMouseWheel(event: WheelEvent): void };
+  graph?: { nodes: any[] };
   rootGraph?: { getNodeById?(id: number): any };
   nodeOutputs?: Record<string, any>;
   extensionManager: {
