@@ -100,6 +100,7 @@ def test_tiles_done_and_total_are_told_while_it_works(comfy: ComfyPage) -> None:
           window.app.api.addEventListener("progress_text", (event) => window.told.push(event.detail));
         }"""
     )
+    comfy.set_widget("QUSROneStepDenoise", "blend", "smooth")
     comfy.set_widget("QUSROneStepDenoise", "tile", 96)
     comfy.set_widget("QUSROneStepDenoise", "overlap", 16)
     # A value of its own, or the server would answer from its cache.

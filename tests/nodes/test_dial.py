@@ -100,6 +100,12 @@ def test_models_without_a_faithful_base_fade_their_residual(
         for choice in ({"preset": "dial", "detail": 0.5}, {"preset": "custom", "strength": 0.5})
     )
     assert torch.equal(half, strength)
+    full, trained = (
+        upscale(small, color_fix="none", **choice, **sockets)[0]
+        for choice in ({"preset": "dial", "detail": 1.0}, {"preset": "balanced"})
+    )
+    assert torch.equal(full, trained)
+    assert 0 < _difference(none[0], half) < _difference(none[0], full)
 
 
 @pytest.mark.parametrize("detail", [-0.1, 1.1, float("nan")])
