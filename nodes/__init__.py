@@ -15,6 +15,7 @@ from .enlarge import QUSREnlarge
 from .example import QUSRExamplePhoto
 from .load import QUSRLoader, QUSRNanoLoader
 from .native.internals import missing
+from .native.widgets import check_links
 from .noise import QUSRAdaptiveNoise
 from .photo_guide import QUSRPhotoGuide
 from .prompt import QUSREncodePrompt, QUSRQualityPrompt
@@ -24,7 +25,7 @@ from .uncertainty import QUSRUncertainty, QUSRUncertaintyView
 from .upscale import QUSRUpscale
 from .vae import QUSRDecode, QUSREncode
 
-NODES: list[type[io.ComfyNode]] = [
+_ALL: list[type[io.ComfyNode]] = [
     QUSRUpscale,
     QUSRExamplePhoto,
     QUSRNanoLoader,
@@ -48,6 +49,7 @@ NODES: list[type[io.ComfyNode]] = [
     QUSRTrain,
     QUSRLossPlot,
 ]
+NODES = [check_links(cls) for cls in _ALL]
 
 
 log = logging.getLogger(__name__)

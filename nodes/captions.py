@@ -208,7 +208,7 @@ def locate_qwen(model: str, download: bool) -> Path:
 
 def _missing(model: str, folders: list[Path]) -> str:
     how = "switch download on, or put its files there" if model in PUBLISHED else "press R to refresh the list"
-    return f"{model} is not in {', '.join(str(folder) for folder in folders)}; {how}"
+    return f"{model[:100]} is not in {', '.join(str(folder) for folder in folders)}; {how}"
 
 
 class QUSRServerPrompt(io.ComfyNode):

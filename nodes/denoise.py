@@ -58,7 +58,7 @@ def one_step(
         )
     samples = latent["samples"]
     wanted = model.model.latent_format.latent_channels
-    if samples.ndim != 4 or samples.shape[1] != wanted:
+    if samples.ndim != 4 or samples.shape[1] != wanted or 0 in samples.shape:
         raise ValueError(
             f"latent: expected (batch, {wanted}, height, width) for this model, but got {tuple(samples.shape)}; "
             "encode the image with the VAE that belongs to the model"
@@ -238,5 +238,7 @@ class QUSROneStepDenoise(io.ComfyNode):
         overlap: int,
         blend: Blend | Literal["automatic"] = "gaussian",
     ) -> io.NodeOutput:
+        if (told := cls.validate_inputs(tile)) is not True:  # of another node: ComfyUI has not looked at it
+            raise ValueError(told)
         tiling = Tiling(0, overlap, "smooth") if blend == AUTOMATIC else Tiling(tile, overlap, blend)
         return io.NodeOutput(one_step(model, conditioning, latent, noise, tiling, strength))

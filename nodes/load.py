@@ -221,8 +221,8 @@ class QUSRLoader(io.ComfyNode):
 def _missing(checkpoint: str, *kinds: str) -> str:
     searched = ", ".join(folder for kind in kinds for folder in folder_paths.get_folder_paths(kind))
     return (
-        f"checkpoint: {checkpoint} is not there (searched {searched}); put a QUSR .safetensors or .pkl file into one "
-        "of these folders and press R to refresh"
+        f"checkpoint: {str(checkpoint)[:100]} is not there (searched {searched}); put a QUSR .safetensors or .pkl file "
+        "into one of these folders and press R to refresh"
     )
 
 

@@ -17,7 +17,7 @@ from .native.noise import AdaptiveNoise
 from .native.oom import WHOLE
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
-from .native.vae import encode
+from .native.vae import check_tile, encode
 from .vae import allowed_tile, chosen_tiles, tile_inputs
 
 AS_TRAINED, CUSTOM = "as trained", "custom"
@@ -177,6 +177,7 @@ class QUSRAdaptiveNoise(io.ComfyNode):
         seeds: SeedRule = "fixed",
         parameters: str = CUSTOM,
     ) -> io.NodeOutput:
+        check_tile(tile)
         given = {"k": k, "m": m, "p": p, "delta": delta} if parameters == CUSTOM else {}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value >= 0}
         if variant != "auto":

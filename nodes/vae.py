@@ -10,11 +10,10 @@ from .native.host import check_image
 from .native.oom import WHOLE
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
-from .native.vae import LEAST_TILE, decode_latent, encode_latent
+from .native.vae import LEAST_TILE, MOST_TILE, decode_latent, encode_latent
 
 AUTOMATIC = "automatic"
 MODES = (AUTOMATIC, "exact", "blended")
-MOST_TILE = 8192  # image pixels; the most that may be asked for
 
 
 def tile_inputs(optional: bool = False) -> list[io.Input]:

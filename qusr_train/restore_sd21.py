@@ -132,9 +132,11 @@ class SD21Restorer:
             z_hq = (z_lq - math.sqrt(1 - share) * denoise(z_lq)) / math.sqrt(share)
         else:
             z_hq = guided_step(z_lq, u_encoded, normal, self.noise, denoise)
-        restored = ((self._decode(z_hq) + 1) / 2).clamp(0, 1)[:, :, :height, :width]
-        if not torch.isfinite(restored).all():
+        decoded = self._decode(z_hq)
+        # Before they are clamped: infinite pixels would become white ones.
+        if not torch.isfinite(decoded).all() or (u is not None and not torch.isfinite(u).all()):
             raise RunError("the result has NaN or infinite values; use --dtype float32 (or bfloat16)")
+        restored = ((decoded + 1) / 2).clamp(0, 1)[:, :, :height, :width]
         return restored.cpu(), None if u is None else u.cpu()
 
     def _draws(self, shape: tuple[int, ...], seed: int) -> tuple[Tensor | None, Tensor | None, Tensor]:
@@ -167,7 +169,7 @@ class SD21Restorer:
         base = self.base
 
         def attempt(tile: int) -> Tensor:
-            return self._exact(tile).decode(z / base.latent_scale).float() if tile else base.decode(z)
+            return self._exact(tile).decode(z / base.latent_scale).float() if tile else base.decode_unclamped(z)
 
         return self._with_vae_tiles(attempt, max(z.shape[-2:]) * BLOCK)
 

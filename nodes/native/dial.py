@@ -7,7 +7,7 @@
 | QUSR, OSEDiff, CODSR | the enlarged photo           | share of the predicted residual    | as loaded |
 
 The last three have no base to fall back to: without its LoRA, Stable Diffusion predicts noise and not a residual, so a
-weaker LoRA would make the picture worse instead of more faithful.
+weaker LoRA would make the picture worse instead of more faithful (measured: tests/bench/RESULTS.md, the dial).
 """
 
 from __future__ import annotations

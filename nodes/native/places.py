@@ -72,7 +72,7 @@ def place_to_read(name: str, given: object, roots: list[Path]) -> Path:
         inside = any(path.is_relative_to(root.resolve()) for root in [*roots, *listed_folders()])
         exists = inside and path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links
-        raise ValueError(f"{name}: {_shown(given)} cannot be used as a path ({error})") from error
+        raise ValueError(f"{name}: {_shown(given)} cannot be used as a path ({str(error)[:100]})") from error
     if not inside:
         raise ValueError(
             f"{name}: {_shown(given)} is outside of {' and '.join(map(str, roots))}, and a workflow may not read "

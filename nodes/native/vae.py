@@ -18,7 +18,8 @@ from .exact_vae import native_layers
 from .host import checkpoint_interrupt, progress
 from .oom import WHOLE, halve_until_it_fits
 
-FIRST_TILE, SMALLEST_TILE, LEAST_TILE = 1024, 128, 64  # image pixels; the last is what may be asked for
+FIRST_TILE, SMALLEST_TILE = 1024, 128  # image pixels
+LEAST_TILE, MOST_TILE = 64, 8192  # what may be asked for
 
 
 def pad_to_block(images: Tensor, block: int) -> Tensor:
@@ -115,7 +116,9 @@ def decode(vae: VAE, latents: Tensor, tile: int = WHOLE, mode: str = "exact") ->
             side = max(1, tile // block)
             image = vae.decode_tiled(latent, side, side, _overlap(side)) if tile else vae.decode(latent)
         else:
-            image = vae.process_output(_decoded(vae, latent, tile).float()).movedim(1, -1)
+            pixels = _decoded(vae, latent, tile).float()
+            # `process_output` clamps: infinite pixels would become white ones.
+            image = vae.process_output(torch.where(pixels.isinf(), math.nan, pixels)).movedim(1, -1)
         if not torch.isfinite(image).all():
             raise RuntimeError(
                 "vae: the decoded image has NaN or infinite values; the VAE overflows in half precision on this "
@@ -193,14 +196,16 @@ def _as_memory_allows(
     )
 
 
-def _check_tile(tile: int) -> None:
-    if 0 < tile < LEAST_TILE:
-        raise ValueError(f"tile: expected 0 (whole) or at least {LEAST_TILE} image pixels, but got {tile}")
+def check_tile(tile: int) -> None:
+    if tile != WHOLE and not LEAST_TILE <= tile <= MOST_TILE:
+        raise ValueError(
+            f"tile: expected 0 (whole) or at least {LEAST_TILE} image pixels, {MOST_TILE} at most, but got {tile!r:.50}"
+        )
 
 
 def encode_latent(vae: VAE, rgb: Tensor, tile: int = WHOLE, mode: str = "exact", seed: int | None = None) -> LATENT:
     """LATENT of an IMAGE that remembers the image's size; a seed samples the posterior."""
-    _check_tile(tile)
+    check_tile(tile)
     noise = None
     if seed is not None:
         block = vae.spacial_compression_encode()
@@ -211,9 +216,9 @@ def encode_latent(vae: VAE, rgb: Tensor, tile: int = WHOLE, mode: str = "exact",
 
 def decode_latent(vae: VAE, latent: LATENT, tile: int = WHOLE, mode: str = "exact") -> Tensor:
     """IMAGE of a LATENT, without the rows and columns that `encode_latent` added."""
-    _check_tile(tile)
+    check_tile(tile)
     samples = latent["samples"]
-    if samples.ndim != 4 or samples.shape[1] != vae.latent_channels:
+    if samples.ndim != 4 or samples.shape[1] != vae.latent_channels or 0 in samples.shape:
         raise ValueError(
             f"latent: expected (batch, {vae.latent_channels}, height, width) for this VAE, but got "
             f"{tuple(samples.shape)}; connect the VAE of the model that the latent is from"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -48,9 +50,34 @@ def shared_alpha(*loras: dict[str, LoraLayer]) -> float:
     return alphas.pop() if alphas else 0.0
 
 
+DIGEST = "content_sha256"
+"""Metadata: hash of the file's content. Files of version 0.1 have none."""
+NOTES = ("ssmd_", "modelspec.")
+"""Metadata that model managers add later; it is not part of the content."""
+
+
+def content_digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 of tensors (names, types, shapes, bytes) and metadata, whatever their order in the file."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    about = {name: text for name, text in metadata.items() if name != DIGEST and not name.startswith(NOTES)}
+    digest.update(json.dumps(about, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
 def write_file(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors with their metadata, and a hash of both by which damage is noticed; the same gives the same bytes.
+
+    Args:
+        path: an existing file is replaced only once the new one is whole.
+        tensors: on the CPU and contiguous, in the type they are to be stored in.
+        metadata: texts.
+    """
     from safetensors.torch import save
 
+    metadata = {**metadata, DIGEST: content_digest(tensors, metadata)}
     data = save(dict(sorted(tensors.items())), metadata=metadata)
     # safetensors writes the metadata in the order of a hash map, which differs from run to run.
     size = int.from_bytes(data[:8], "little")
@@ -81,6 +108,8 @@ def read_file(path: Path, expected: str, what: str, remedy: str) -> tuple[dict[s
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise unusable(path, "damaged or not a safetensors file", error, remedy) from error
+    if DIGEST in metadata and metadata[DIGEST] != content_digest(tensors, metadata):
+        raise unusable(path, "damaged", "its content is not what was written, by its own hash", remedy)
     try:
         return {k: v if k in INTEGERS else as_weight(k, v) for k, v in tensors.items()}, metadata
     except WRONG_CONTENT as error:

@@ -2,8 +2,8 @@
 
 Tensors: `unet.*`, `text_encoder.*` (the token embedding as the rows that were trained: `text_encoder.token_ids`,
 `text_encoder.token_rows`), `uem.*`, and `lora.<layer>.down|up`. Metadata: `format`, `format_version`, `config`
-(NanoConfig), `noise` (NoiseParameters), `latent_scale`, `lora_alpha`, `training` (free-form summary), and once the map
-was calibrated `map` (MapCalibration).
+(NanoConfig), `noise` (NoiseParameters), `latent_scale`, `lora_alpha`, `training` (free-form summary), once the map was
+calibrated `map` (MapCalibration), and `content_sha256` of all that.
 """
 
 from __future__ import annotations

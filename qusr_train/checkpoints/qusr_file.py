@@ -2,7 +2,8 @@
 
 Tensors, with diffusers' layer names: `lora.<layer>.down|up`, `pixel_lora.*`, `alignment_lora.*` and `vae_lora.*`
 likewise, `base.<weight>` (replaced weights), `uem.*`, `modulation.*`. Metadata: `format`, `format_version`, `method`,
-`base_model`, `rank`, `alpha`, `variant`, `k`, `m`, `p`, `delta`, `hidden_channels`, `timestep`, `training`.
+`base_model`, `rank`, `alpha`, `variant`, `k`, `m`, `p`, `delta`, `hidden_channels`, `timestep`, `training`,
+and `content_sha256` of all that.
 
 The layouts of the authors' own files are read by `reference.py`.
 """

@@ -1,10 +1,13 @@
-"""What has arrived of a download: NAME.part, and in NAME.part.json which version of the server's file that is."""
+"""What has arrived of a download: NAME.qusr-part, and in NAME.qusr-part.json which version
+of the server's file that is."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+PART = ".qusr-part"  # not .part: that may be another program's
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,11 @@ class Part:
 
     @property
     def path(self) -> Path:
-        return self.target.with_name(self.target.name + ".part")
+        return self.target.with_name(self.target.name + PART)
 
     @property
     def _sidecar(self) -> Path:
-        return self.target.with_name(self.target.name + ".part.json")
+        return self.target.with_name(f"{self.target.name}{PART}.json")
 
     def received(self) -> int:
         """Bytes that are there."""

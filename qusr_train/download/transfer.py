@@ -1,7 +1,8 @@
 """Fetch one file: resumed after a cut, verified, and renamed into place only when whole.
 
-While it runs, `NAME.part` (what arrived), `NAME.part.json` (which version of the file that is) and `NAME.lock` (one
-process at a time) lie beside the target. After a cut or a Cancel the first two stay, so that the next run goes on.
+While it runs, `NAME.qusr-part` (what arrived), `NAME.qusr-part.json` (which version of the file that is) and
+`NAME.lock` (one process at a time) lie beside the target. After a cut or a Cancel the first two stay, so that the next
+run goes on.
 """
 
 from __future__ import annotations

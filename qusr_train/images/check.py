@@ -42,6 +42,8 @@ def check_image(image: Tensor, name: str = "image") -> CheckedImage:
     """
     if not isinstance(image, Tensor):
         raise ImageError(f"{name}: expected an IMAGE, but got {type(image).__name__}")
+    if image.layout != torch.strided or image.is_meta or image.is_complex():
+        raise ImageError(f"{name}: expected plain pixels, but got a sparse, complex or empty kind of tensor")
     if image.ndim == 5:
         raise ImageError(
             f"{name}: got a video batch {tuple(image.shape)}; split it into frames (B, H, W, C) first, "

@@ -72,8 +72,11 @@ class StableDiffusion:
 
     def decode(self, z: Tensor) -> Tensor:
         """Scaled latent (B, 4, h, w) -> image (B, 3, 8h, 8w), clamped to [-1, 1] as the reference trains it."""
-        image = self.vae.decode((z / self.latent_scale).to(self.vae.post_quant_conv.weight.dtype)).sample
-        return image.float().clamp(-1, 1)
+        return self.decode_unclamped(z).clamp(-1, 1)
+
+    def decode_unclamped(self, z: Tensor) -> Tensor:
+        """Likewise, about [-1, 1]: what is infinite is still seen."""
+        return self.vae.decode((z / self.latent_scale).to(self.vae.post_quant_conv.weight.dtype)).sample.float()
 
 
 def sample_latent(mean: Tensor, std: Tensor, noise: Tensor, scale: float) -> Tensor:

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 MERGES_FILE = Path(__file__).parent / "clip_merges.txt"
 START_TOKEN, END_TOKEN = 49406, 49407
 PAD_TOKEN = 0  # Stable Diffusion 2.x pads with "!"
@@ -78,7 +80,15 @@ def _tokenizer():  # type: ignore[no-untyped-def]  # tokenizers is imported only
 
 
 def fit_prompt(text: str, limit: int = CONTEXT_LENGTH - 2) -> FittedPrompt:
-    """Tokenize and truncate as the reference does: the first 75 tokens are read, the rest is cut."""
+    """Tokenize and truncate as the reference does: the first 75 tokens are read, the rest is cut.
+
+    Raises:
+        InputError: it holds signs that are no text (halves of a surrogate pair, as broken JSON gives them).
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"expected a text, but sign {error.start + 1} of {text[:50]!a} is none", "prompt") from error
     encoding = _tokenizer().encode(text, add_special_tokens=False)
     ids = encoding.ids
     if len(ids) <= limit:

@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import shutil
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ _TOLD = ("steps", "learning_rate", "schedule", "hold", "warmup", "precision")
 
 DAMAGED = (
     OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, AssertionError, OverflowError,
-    MemoryError, ImportError, pickle.UnpicklingError,
+    MemoryError, ImportError, pickle.UnpicklingError, struct.error,
 )  # fmt: skip
 """What torch and pickle raise on a file that is cut or changed."""
 

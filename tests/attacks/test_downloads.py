@@ -164,3 +164,14 @@ def test_cuts_anywhere_give_the_whole_file(tmp_path: Path, seed: int) -> None:
         transfer.fetch(Source(f"{server.url}/a", size=len(content), digest=digest), tmp_path / "a.bin")
     assert (tmp_path / "a.bin").read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_part_file_of_the_users_own_is_not_touched(tmp_path: Path) -> None:
+    """Another program's half of the same file, say: neither continued, nor replaced, nor removed."""
+    mine = {"a.bin.part": b"mine", "a.bin.part.json": b"{}", "a.bin.part.meta": b"x"}
+    for name, content in mine.items():
+        (tmp_path / name).write_bytes(content)
+    with FileServer() as server:
+        server.files["/a"] = Served.of_hub(CONTENT, etag='"v1"', ranges=True)
+        transfer.fetch(Source(f"{server.url}/a", size=len(CONTENT)), tmp_path / "a.bin")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {**mine, "a.bin": CONTENT}

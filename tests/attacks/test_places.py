@@ -49,7 +49,8 @@ def test_every_setting_is_allowed_or_refused_on_purpose(pack: Any) -> None:
     """A new setting of the training must be put on one of these lists."""
     refused = {
         "photos", "out", "stage", "init", "steps", "batch_size", "patch", "seed",  # the node's own
-        "pairs", "camera_pairs", "camera_share", "prompts", "cache_latents", "init_checkpoint",  # folders and files
+        "pairs", "teacher_share", "camera_pairs", "camera_share", "prompts", "cache_latents",  # folders and files
+        "init_checkpoint",
         "more_photos", "more_share", "degradation_ranges", "validate", "validate_every",
         "validate_metrics", "best", "keep",
         "shard", "compile",  # of launches on many processes

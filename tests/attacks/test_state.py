@@ -40,7 +40,7 @@ def test_both_states_are_whole(path: Path) -> None:
     assert load_state(previous_state(path), CONFIG, 8).step == 10
 
 
-@pytest.mark.parametrize("seed", range(examples(600, 20)))
+@pytest.mark.parametrize("seed", [513, *range(examples(600, 20))])  # 513: a number cut in two, struct.error
 def test_damage_is_told_and_the_state_before_is_offered(path: Path, seed: int) -> None:
     chance = random.Random(seed)
     whole = path.read_bytes()

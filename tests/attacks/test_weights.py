@@ -17,10 +17,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from qusr_train.checkpoints.format import CheckpointError, stored_format
+from qusr_train.checkpoints.format import DIGEST, CheckpointError, stored_format
 from qusr_train.checkpoints.load import load_checkpoint
 from qusr_train.checkpoints.nano_file import load_nano, save_nano
 from qusr_train.checkpoints.qusr_file import save_qusr
@@ -40,9 +40,10 @@ Change = Callable[[Tensors, Metadata], Any]
 
 
 def changed(source: Path, target: Path, change: Change) -> Path:
-    """A file of ours with something else in it."""
+    """A file of ours with something else in it, and without a hash, which whoever lies would leave out."""
     with safe_open(str(source), framework="pt") as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata())  # noqa: SIM118
+    del metadata[DIGEST]
     change(tensors, metadata)
     save_file({name: value.contiguous() for name, value in tensors.items()}, str(target), metadata)
     return target
@@ -299,6 +300,40 @@ def test_what_torch_really_writes_is_read(tmp_path: Path) -> None:
     assert all(torch.equal(value, after.uem[name]) for name, value in before.uem.items())
 
 
+def _whole_files(folder: Path, checkpoint: Any) -> list[tuple[Path, Callable[[Path], Any]]]:
+    save_nano(folder / "nano.safetensors", checkpoint)
+    save_qusr(folder / "qusr.safetensors", load_checkpoint(REFERENCE))
+    return [(folder / "nano.safetensors", load_nano), (folder / "qusr.safetensors", load_checkpoint)]
+
+
+def test_a_changed_bit_is_noticed(tiny_checkpoint: Any, tmp_path: Path) -> None:
+    """By the file's own hash: another finite weight or noise parameter would be a wrong picture without a word."""
+    for path, load in _whole_files(tmp_path, tiny_checkpoint):
+        content = path.read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        for place in (start, (start + len(content)) // 2 // 2 * 2, len(content) - 2):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            refused(path, load, "damaged .*by its own hash")
+        changed_number = content.replace(b'"0.01"', b'"0.02"').replace(b'k\\": 0.01', b'k\\": 0.02')
+        path.write_bytes(changed_number if changed_number != content else content.replace(b'"0.5"', b'"0.6"'))
+        assert path.read_bytes() != content
+        refused(path, load, "damaged .*by its own hash")
+
+
+def test_files_without_a_hash_and_with_notes_of_others_are_read(tiny_checkpoint: Any, tmp_path: Path) -> None:
+    for path, load in _whole_files(tmp_path, tiny_checkpoint):
+        expected = load(path)
+        with safe_open(str(path), framework="pt") as file:
+            tensors, metadata = load_file(path), dict(file.metadata())
+        assert len(metadata.pop(DIGEST)) == 64
+        save_file(tensors, str(tmp_path / "old.safetensors"), metadata)
+        with safe_open(str(path), framework="pt") as file:
+            save_file(tensors, str(tmp_path / "notes.safetensors"), {**file.metadata(), "ssmd_rating": "5"})
+        for name in ("old.safetensors", "notes.safetensors"):
+            loaded = load(tmp_path / name)
+            assert all(torch.equal(value, expected.uem[key]) for key, value in loaded.uem.items())
+
+
 def test_pipes_devices_and_folders_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.safetensors")
     for path in (tmp_path / "pipe.safetensors", Path("/dev/zero"), tmp_path):
@@ -355,3 +390,8 @@ def test_damaged_files_load_whole_or_not_at_all(tiny_file: Path, damage: tuple[l
             continue
         assert all(torch.isfinite(value).all() for value in loaded.uem.values())
         assert all(torch.isfinite(layer.delta()).all() for layer in loaded.lora.values())
+        if source == tiny_file:  # it has a hash: what is read is what was written
+            whole = load(source)
+            assert loaded.noise == whole.noise
+            assert all(torch.equal(value, loaded.unet[name]) for name, value in whole.unet.items())
+            assert all(torch.equal(layer.up, loaded.lora[name].up) for name, layer in whole.lora.items())

@@ -129,6 +129,16 @@ class ComfyPage:
         if tour.count():
             tour.first.click()
 
+    def close_dialogs(self) -> None:
+        """ComfyUI's own windows, about an error or about missing models of a workflow that was open before."""
+        windows = self.page.get_by_role("dialog")
+        for _ in range(10):
+            if not windows.count():
+                return
+            self.page.keyboard.press("Escape")
+            self.page.wait_for_timeout(500)
+        raise AssertionError(f"still open: {windows.all_inner_texts()}")
+
     def run(self) -> str:
         """Queue the graph and wait: "success" or "error: ...".."""
         return self.page.evaluate(RUN)

@@ -86,10 +86,7 @@ def test_an_error_becomes_a_toast_with_the_remedy(comfy: ComfyPage) -> None:
     assert comfy.run().startswith("error: uem: not connected")
     comfy.page.get_by_text(re.compile("^QUSR Uncertainty: uem: not connected$")).first.wait_for()
     comfy.page.get_by_text(re.compile("^Connect the uem output")).first.wait_for()
-    dialog = comfy.page.get_by_role("dialog")  # ComfyUI's own report of the error
-    if dialog.count():
-        comfy.page.mouse.click(5, 500)
-        dialog.wait_for(state="hidden")
+    comfy.close_dialogs()  # ComfyUI's own report of the error
 
 
 def test_tiles_done_and_total_are_told_while_it_works(comfy: ComfyPage) -> None:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from qusr_train.cli.main import main
+from qusr_train.errors import RunError
 from qusr_train.images.read import read_image
 from qusr_train.restore_sd21 import SD21Restorer, Tiles, load_sd21_restorer
 from tests.support.diffusers_model import GOLDEN, golden_folder
@@ -155,3 +156,21 @@ def test_what_does_not_fit_is_one_line(
     errors = [line for line in capsys.readouterr().err.strip().splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert re.search(message, errors[0]), errors[0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("part", ["decoder", "uem", "denoiser"])
+def test_a_result_that_is_no_number_is_refused(base: Path, part: str, value: float) -> None:
+    """Also infinite pixels, which clamping would make white ones, and a map that is shown and not used."""
+    restorer = load_sd21_restorer(CHECKPOINTS / "qusr.pkl", base)
+    assert restorer.uem is not None
+    if part == "uem":
+        restorer.noise = dataclasses.replace(restorer.noise, p=0.0)
+    layer = {
+        "decoder": restorer.base.vae.decoder.conv_out,
+        "uem": restorer.uem.decoder[-1],
+        "denoiser": restorer.base.unet.conv_out,
+    }[part]
+    layer.bias.data.fill_(value)
+    with pytest.raises(RunError, match="NaN or infinite values"):
+        restorer(torch.rand(1, 3, 16, 16), "a photo")

@@ -92,7 +92,7 @@ def test_not_enough_room_is_known_before_the_download(server: FileServer, target
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
 def test_disk_that_fills_up(server: FileServer, target: Path) -> None:
     target.parent.mkdir()
-    target.with_name("weights.bin.part").symlink_to("/dev/full")
+    target.with_name("weights.bin.qusr-part").symlink_to("/dev/full")
     server.files["/weights.bin"] = Served.of_hub(CONTENT)
     with pytest.raises(DownloadError, match=r"cannot write into .*models: No space left on device"):
         fetch(hub(server), target)

@@ -46,7 +46,7 @@ def test_the_next_run_goes_on(server: FileServer, target: Path) -> None:
     with pytest.raises(DownloadError, match=r"weights\.bin: cannot be downloaded from .*cut after 300000 .*is kept"):
         fetch(hub(server), target)
     assert not target.exists()
-    assert beside(target) == ["weights.bin.part", "weights.bin.part.json"]
+    assert beside(target) == ["weights.bin.qusr-part", "weights.bin.qusr-part.json"]
     fetch(hub(server), target)
     assert target.read_bytes() == CONTENT
     assert server.sent == len(CONTENT)
@@ -55,7 +55,7 @@ def test_the_next_run_goes_on(server: FileServer, target: Path) -> None:
 
 def test_a_part_of_another_origin_is_not_trusted(server: FileServer, target: Path) -> None:
     target.parent.mkdir()
-    target.with_name("weights.bin.part").write_bytes(OTHER[:1000])
+    target.with_name("weights.bin.qusr-part").write_bytes(OTHER[:1000])
     server.files["/weights.bin"] = Served.of_hub(CONTENT)
     fetch(hub(server), target)
     assert target.read_bytes() == CONTENT
@@ -132,7 +132,7 @@ def test_cancel_between_chunks_keeps_what_arrived(server: FileServer, target: Pa
 
     with pytest.raises(Cancelled):
         fetch(hub(server), target, progress, check)
-    assert 0 < target.with_name("weights.bin.part").stat().st_size < len(CONTENT)
+    assert 0 < target.with_name("weights.bin.qusr-part").stat().st_size < len(CONTENT)
     served.gate = None
     fetch(hub(server), target)
     assert target.read_bytes() == CONTENT
