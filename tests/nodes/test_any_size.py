@@ -28,7 +28,7 @@ def sd(pack: Any) -> SimpleNamespace:
 
 @pytest.fixture
 def vae_module(pack: Any) -> Any:
-    return pack.nodes.vae
+    return pack.nodes.native.vae
 
 
 def _image(height: int, width: int, batch: int = 1) -> Tensor:
@@ -103,9 +103,9 @@ def test_denoiser_takes_any_shape_in_tiles(pack: Any, sd: Any, size: tuple[int, 
     conditioning = pack.nodes.prompt.encode_prompts(sd.clip, [""]).conditioning
     latent = {"samples": torch.randn(1, 4, *size, generator=torch.Generator().manual_seed(0))}
     noise = pack.nodes.noise.AdaptiveNoise(0, torch.zeros(1, 4, *size), 0.5)
-    restored = pack.nodes.denoise.one_step(sd.model, conditioning, latent, noise, pack.nodes.denoise.Tiling(16, 8))[
-        "samples"
-    ]
+    restored = pack.nodes.denoise.one_step(
+        sd.model, conditioning, latent, noise, pack.nodes.native.tiled_model.Tiling(16, 8)
+    )["samples"]
     assert restored.shape == latent["samples"].shape
     assert torch.isfinite(restored).all()
 
