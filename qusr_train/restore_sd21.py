@@ -114,9 +114,8 @@ class SD21Restorer:
 
     def _bytes_each(self) -> int:
         """Memory for a pixel of the result, at the least: five pictures, and on the CPU two planes of the VAE."""
-        vae = self.base.vae
-        planes = 2 * vae.config.block_out_channels[0] * vae.dtype.itemsize if self.base.device.type == "cpu" else 0
-        return 5 * 12 + planes
+        vae, on_cpu = self.base.vae, self.base.device.type == "cpu"
+        return 5 * 12 + on_cpu * 2 * vae.config.block_out_channels[0] * vae.dtype.itemsize
 
     def _one(self, bicubic: Tensor, prompt: str, seed: int) -> tuple[Tensor, Tensor | None]:
         """(1, 3, H, W) in [0, 1] -> the restored image, likewise, and the raw map."""
