@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..qusr_train.captions.measured import measured_prompts
 from ..qusr_train.images.color import COLOR_FIXES, fix_color
+from ..qusr_train.model.denoiser_tiles import OVERLAP, choose_tile
 from ..qusr_train.model.noise import SeedRule, image_seed
 from .denoise import Tiling, one_step
 from .dial import chosen, detail_input, preset_input
@@ -19,6 +20,7 @@ from .native.comfy_types import CLIP, MODEL, VAE
 from .native.dial import Turned
 from .native.host import CheckedImage, Stack, check_image, checkpoint_interrupt, image_out, one_bar
 from .native.nano import NanoLatents, load_nano_models
+from .native.room import room
 from .native.schema import found_by
 from .native.sockets import CATEGORY, LoadedModels, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
 from .noise import adaptive_noise, seeds_input
@@ -28,10 +30,7 @@ from .tiles import PhotoTiles, whole_photo
 from .uncertainty import estimate
 from .vae import decode_latent, encode_latent
 
-# The denoiser's tiles in latent pixels. Stable Diffusion: the size of the
-# reference's. nano is cheap enough for large tiles, and its bounded reach needs no overlap.
-SD_TILES = Tiling(96, 32, "smooth")
-NANO_TILES = Tiling(384)
+NANO_TILES = Tiling(384)  # latent pixels; nano is cheap enough for large ones, and its bounded reach needs no overlap
 STEPS = 5  # of an image: map, latent, noise, denoiser, picture
 
 
@@ -227,9 +226,12 @@ def share_prompts(prompts: list[str], batches: list[Tensor], what: str = "images
 
 
 def denoiser_tiling(model: MODEL, samples: Tensor) -> Tiling:
-    """Tiles for a latent; none when it is small enough to go through whole."""
-    tiling = NANO_TILES if isinstance(model.model.latent_format, NanoLatents) else SD_TILES
-    return tiling if samples.shape[-2] * samples.shape[-1] > tiling.tile**2 else Tiling()
+    """Tiles for a latent; none when it goes through whole."""
+    height, width = samples.shape[-2:]
+    if isinstance(model.model.latent_format, NanoLatents):
+        return NANO_TILES if height * width > NANO_TILES.tile**2 else Tiling()
+    tile = choose_tile(height, width, room(model), model.model.get_dtype().itemsize)
+    return Tiling(tile, OVERLAP, "smooth") if tile else Tiling()
 
 
 def upscale_batch(

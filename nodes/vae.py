@@ -16,6 +16,7 @@ from torch import Tensor
 from ..qusr_train.model.exact_vae import ExactVAE
 from ..qusr_train.model.noise import seeded_noise
 from .native.comfy_types import LATENT
+from .native.cpu import vae_kernels
 from .native.exact_vae import native_layers
 from .native.host import check_image, checkpoint_interrupt, progress
 from .native.oom import WHOLE, halve_until_it_fits
@@ -197,9 +198,9 @@ def _as_memory_allows(
         return tiled(ExactVAE(native_layers(vae.first_stage_model), tile, vae.device, vae.vae_dtype, each))
 
     first = min(FIRST_TILE, max(size) // 2)
-    return halve_until_it_fits(
-        attempt, WHOLE if tile >= max(size) else tile, first, SMALLEST_TILE, place="vae", unit="pixels"
-    )
+    tile = WHOLE if tile >= max(size) else tile
+    with vae_kernels(vae):
+        return halve_until_it_fits(attempt, tile, first, SMALLEST_TILE, place="vae", unit="pixels")
 
 
 class QUSREncode(io.ComfyNode):

@@ -19,8 +19,9 @@ from .checkpoints.qusr_file import Method, QUSRCheckpoint
 from .errors import InputError, RunError
 from .images.check import enlarge
 from .images.color import fix_color
-from .images.memory import refuse_too_large
-from .images.tiling import blend_tiles
+from .images.memory import free_memory, refuse_too_large
+from .images.tiling import Blend, blend_tiles
+from .model.denoiser_tiles import OVERLAP, choose_tile
 from .model.diffusers_vae import diffusers_layers
 from .model.exact_vae import ExactVAE
 from .model.lora import LoraLayer, added, merge
@@ -28,7 +29,8 @@ from .model.noise import NoiseParameters, guided_step, seeded_noise
 from .model.schedule import alpha_bar
 from .model.stable_diffusion import StableDiffusion, load_stable_diffusion
 from .model.uncertainty import UEM, estimate_uncertainty
-from .out_of_memory import is_out_of_memory
+from .model.winograd import fast_convolutions
+from .out_of_memory import smaller_until_it_fits
 from .restore import Restored
 
 log = logging.getLogger(__name__)
@@ -43,11 +45,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a large image is taken apart; 0 takes it whole, and in tiles only when memory is short."""
+    """How a large image is taken apart; 0 leaves it to the memory and the work, see `choose_tile`."""
 
     latent: int = 0
-    """Side of the denoiser's tiles in latent pixels (the reference: 96). Their results are blended."""
-    overlap: int = 32
+    """Side of the denoiser's tiles in latent pixels, blended with the reference's weights (its side: 96)."""
+    overlap: int = OVERLAP
     """Of the denoiser's tiles, in latent pixels, at most half a tile."""
     vae: int = 0
     """Side of the VAE's tiles in image pixels. They are exact: the same as whole."""
@@ -107,7 +109,8 @@ class SD21Restorer:
         size = [max(1, round(side * self.scale)) for side in image.shape[-2:]]
         refuse_too_large(size[1], size[0], len(image) * self._bytes_each())
         bicubic = image if self.scale == 1 else enlarge(image, *size).clamp(0, 1)
-        results = [self._one(bicubic[i : i + 1], prompts[i], seed) for i in range(len(image))]
+        with fast_convolutions():
+            results = [self._one(bicubic[i : i + 1], prompts[i], seed) for i in range(len(image))]
         restored = fix_color(torch.cat([x for x, _ in results]), bicubic, self.color_fix).clamp(0, 1)
         maps = [u for _, u in results if u is not None]
         return Restored(restored, bicubic, torch.cat(maps) if maps else None, prompts)
@@ -130,8 +133,8 @@ class SD21Restorer:
         u_encoded = self._encode(u, for_map) if u is not None and self.noise.p > 0 else None
 
         def denoise(z: Tensor) -> Tensor:
-            return _smaller_until_it_fits(
-                lambda tile: self._eps(z, context, tile), self.tiles.latent, max(shape[-2:]), SMALLEST_LATENT_TILE,
+            return smaller_until_it_fits(
+                lambda tile: self._eps(z, context, tile), self._latent_tile(z), max(shape[-2:]), SMALLEST_LATENT_TILE,
                 "the denoiser", "latent pixels",
             )  # fmt: skip
 
@@ -187,9 +190,15 @@ class SD21Restorer:
 
     def _with_vae_tiles(self, attempt: Callable[[int], Result], longest: int) -> Result:
         tile = self.tiles.vae if self.tiles.vae < longest else 0
-        return _smaller_until_it_fits(
+        return smaller_until_it_fits(
             attempt, tile, min(longest, 2 * FIRST_VAE_TILE), SMALLEST_VAE_TILE, "the VAE", "pixels"
         )
+
+    def _latent_tile(self, z: Tensor) -> int:
+        if self.tiles.latent:
+            return self.tiles.latent
+        height, width = z.shape[-2:]
+        return choose_tile(height, width, free_memory(z.device), self.base.unet.dtype.itemsize, self.tiles.overlap)
 
     def _eps(self, z: Tensor, context: Tensor, tile: int) -> Tensor:
         """The UNet's prediction for (1, 4, h, w), in tiles of a size or whole (0)."""
@@ -198,7 +207,8 @@ class SD21Restorer:
             self.each_tile()
             return eps
         overlap = min(self.tiles.overlap, tile // 2)
-        return blend_tiles(z, lambda window, _: self._predict(window, context), tile, overlap, self.each_tile)
+        blend: Blend = "gaussian" if self.tiles.latent else "smooth"
+        return blend_tiles(z, lambda window, _: self._predict(window, context), tile, overlap, self.each_tile, blend)
 
     def _predict(self, z: Tensor, context: Tensor) -> Tensor:
         unet = self.base.unet
@@ -214,25 +224,6 @@ class SD21Restorer:
         with added(unet, self.second_pass):
             full = once()
         return self.pixel * without + self.semantic * (full - without)
-
-
-def _smaller_until_it_fits(
-    attempt: Callable[[int], Result], tile: int, longest: int, smallest: int, place: str, unit: str
-) -> Result:
-    """Run something whole (0) or in tiles, and with half their size as long as the device's memory is short."""
-    while True:
-        try:
-            return attempt(tile)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the except block: an exception keeps the tensors of its frames alive.
-        if tile and tile <= smallest:
-            raise RunError(f"out of memory in {place} even with tiles of {smallest} {unit}; use a half --dtype")
-        tile = max(smallest, (tile or longest) // 2 // BLOCK * BLOCK)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        log.warning("out of memory in %s, trying again with tiles of %d %s", place, tile, unit)
 
 
 def load_sd21_restorer(

@@ -16,6 +16,7 @@ from ...qusr_train.checkpoints.qusr_file import QUSRCheckpoint
 from ...qusr_train.model.lora import LoraLayer
 from ...qusr_train.model.modulation import build_modulation
 from ...qusr_train.model.schedule import alpha_bar
+from .cpu import use_cpu_kernels
 from .dial import Dial, Turned, attach_dial, fade_residual
 from .host import managed
 from .lora import SwitchedLora, lora_patches
@@ -84,6 +85,7 @@ def apply_checkpoint(
         signal, noise = math.sqrt(share), math.sqrt(1 - share)
     if checkpoint.modulation:
         attach_guide(patched, build_modulation(checkpoint.modulation), strength * signal / noise)
+    use_cpu_kernels(patched)
     diffused = checkpoint.method == "codsr"
     return make_one_step(patched, checkpoint.noise.variant, checkpoint.timestep, signal, noise, diffused)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from .parsers import Commands
@@ -32,23 +33,38 @@ def add(commands: Commands) -> None:
     evaluate.add_argument("--device", default="cpu", help="torch device of pyiqa's metrics (default: cpu)")
     evaluate.add_argument("--download", action="store_true", help="let pyiqa download weights that are absent")
     evaluate.add_argument("--niqe", metavar="FILE", help="NIQE's parameters: pyiqa's .mat or basicsr's .npz")
+    evaluate.add_argument(
+        "--processes", type=int, default=0, help="over which the pictures are spread (default: one for each core)"
+    )
     evaluate.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from tqdm.auto import tqdm
+
     from ..evaluation import report
-    from ..evaluation.evaluate import evaluate_folders, write_json
+    from ..evaluation.evaluate import check_metrics, evaluate_folders, write_json
 
     metrics = tuple(name.strip() for name in arguments.metrics.split(",") if name.strip())
+    check_metrics(metrics)  # before a bar is shown
     folders = _named(arguments.pred, "pred")
     maps = _maps(arguments.maps or [], folders)
     truths = Path(arguments.gt)
     niqe = Path(arguments.niqe) if arguments.niqe else None
-    options = {"device": arguments.device, "download": arguments.download, "niqe": niqe}
-    reports = {
-        name: evaluate_folders(folder, truths, metrics, maps=maps.get(name), **options)
-        for name, folder in folders.items()
-    }
+    if arguments.processes < 0:
+        raise InputError("expected at least 1, or 0 for one on each core", "processes", arguments.processes)
+    options: dict[str, Any] = {
+        "device": arguments.device, "download": arguments.download, "niqe": niqe, "processes": arguments.processes,
+    }  # fmt: skip
+    reports = {}
+    for name, folder in folders.items():
+        with tqdm(unit="image", desc=name, leave=False) as bar:
+
+            def each(_done: int, total: int, bar: Any = bar) -> None:
+                bar.total = total
+                bar.update()
+
+            reports[name] = evaluate_folders(folder, truths, metrics, maps=maps.get(name), each=each, **options)
     only = next(iter(reports.values()))
     if arguments.json:
         write_json(Path(arguments.json), only if len(reports) == 1 else reports)

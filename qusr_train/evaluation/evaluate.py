@@ -6,7 +6,8 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,11 @@ import numpy as np
 from ..errors import InputError
 from ..files import write_whole
 from ..images.find import match_folders
-from ..images.map_file import find_maps, read_map
-from ..images.read import read_exact
-from .fidelity import psnr, ssim
+from ..images.map_file import find_maps
+from .judge import Pair, Settings, choose_processes, judge_all
 from .perceptual import PYIQA_METRICS, Metric, MissingWeights, create
 from .reliability import Reliability
-from .uncertainty import MapFigures, map_figures, pixel_error
+from .uncertainty import MapFigures
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,6 @@ MAP_METRICS: dict[str, Metric] = {f.name: Metric(f.name == "aurg", True) for f i
 """Figures of uncertainty maps, see `uncertainty.MapFigures`; all of them are given when there are maps."""
 METRICS: dict[str, Metric] = {**PICTURE_METRICS, **MAP_METRICS}
 DEFAULT_METRICS = ("psnr", "ssim")
-
-_OWN = {"psnr": psnr, "ssim": ssim}
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,8 @@ def evaluate_folders(
     download: bool = False,
     niqe: Path | None = None,
     maps: str | os.PathLike[str] | None = None,
+    processes: int = 1,
+    each: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Compare two folders of images, matched by stem.
 
@@ -79,6 +79,9 @@ def evaluate_folders(
         metrics: names from `PICTURE_METRICS`.
         maps: folder with the uncertainty maps of the predictions (see `images.map_file`), searched recursively.
         device, download, niqe: for pyiqa's metrics, see `perceptual.create`.
+        processes: over which the pictures are spread; 0 takes what suits the cores. The figures are the same. With
+            more than one the caller's main module has to be importable (`if __name__ == "__main__"`).
+        each: called after every picture with how many are done, and how many there are.
 
     Returns:
         The figures. FID has a value for the set only; the mean of `ence` is the calibration error over the pixels of
@@ -88,67 +91,60 @@ def evaluate_folders(
         InputError: unknown metric, no common names, or a pair of different sizes.
     """
     check_metrics(metrics)
-    pairs = match_folders(Path(predictions), Path(truths))
-    calls: dict[str, Any] = dict(_OWN)
-    skipped: dict[str, str] = {}
-    for metric in metrics:
-        if metric in PYIQA_METRICS:
-            try:
-                calls[metric] = create(metric, device, download, niqe)
-            except MissingWeights as error:
-                skipped[metric] = str(error)
-                log.warning("%s skipped: %s", metric, error)
-    used = [metric for metric in metrics if metric not in skipped]
-    single = [metric for metric in used if not METRICS[metric].folders]
-    per_image = {stem: _scores(*pair, single, calls) for stem, pair in pairs.items()}
+    pairs = {
+        stem: Pair(prediction, truth)
+        for stem, (prediction, truth) in match_folders(Path(predictions), Path(truths)).items()
+    }
+    if maps is not None:
+        pairs = _with_maps(pairs, Path(maps))
+    settings = Settings(metrics, device, download, niqe)
+    skipped = {metric: why for metric in metrics if (why := _why_not(metric, settings))}
+    for metric, why in skipped.items():
+        log.warning("%s skipped: %s", metric, why)
+    used = tuple(metric for metric in metrics if metric not in skipped)
+    single = tuple(metric for metric in used if not METRICS[metric].folders)
+    count = processes or choose_processes(len(pairs), device)
+    per_image: dict[str, dict[str, float]] = {}
+    together = Reliability()
+    judged = judge_all(dataclasses.replace(settings, metrics=single), pairs.values(), count)
+    with closing(judged):
+        for stem, figures in zip(pairs, judged, strict=True):
+            per_image[stem] = figures.scores
+            if figures.reliability is not None:
+                together.merge(figures.reliability)
+            each(len(per_image), len(pairs))
     mean = {m: float(np.mean([values[m] for values in per_image.values()])) for m in single}
     for metric in used:
         if METRICS[metric].folders:
-            mean[metric] = float(calls[metric](str(predictions), str(truths), num_workers=0, verbose=False))
+            of_set = create(metric, device, download, niqe)
+            mean[metric] = float(of_set(str(predictions), str(truths), num_workers=0, verbose=False))
     means = {m: mean[m] for m in used}
     if maps is not None:
-        means |= _add_map_scores(per_image, Path(maps), pairs)
+        with_map = [per_image[stem] for stem, pair in pairs.items() if pair.map]
+        means |= {m: float(np.mean([values[m] for values in with_map])) for m in MAP_METRICS}
+        means["ence"] = together.ence()
     return Report(per_image, means, skipped)
 
 
-def _scores(prediction: Path, truth: Path, metrics: list[str], calls: dict[str, Any]) -> dict[str, float]:
-    import torch
-
-    a, b = read_exact(prediction), read_exact(truth)
-    if a.shape != b.shape:
-        raise InputError(
-            f"{prediction.name}: prediction is {a.shape[1]} x {a.shape[0]}, "
-            f"ground truth {b.shape[1]} x {b.shape[0]}; both must have the same size"
-        )
-    scores: dict[str, float] = {}
-    for metric in metrics:
-        if metric in _OWN:
-            scores[metric] = calls[metric](a, b)
-            continue
-        x, y = (torch.from_numpy(image).float().movedim(-1, 0)[None] for image in (a, b))  # (1, 3, H, W)
-        inputs = (x, y) if METRICS[metric].reads_truth else (x,)
-        scores[metric] = float(calls[metric](*inputs))
-    return scores
+def _why_not(metric: str, settings: Settings) -> str:
+    """What is missing for a metric; empty for nothing."""
+    if metric in PYIQA_METRICS:
+        try:
+            create(metric, settings.device, settings.download, settings.niqe)
+        except MissingWeights as error:
+            return str(error)
+    return ""
 
 
-def _add_map_scores(
-    per_image: dict[str, dict[str, float]], folder: Path, pairs: dict[str, tuple[Path, Path]]
-) -> dict[str, float]:
-    """Put the figures of each picture's map into `per_image`. Returns those of the whole set."""
+def _with_maps(pairs: dict[str, Pair], folder: Path) -> dict[str, Pair]:
+    """The pairs with their maps, where there are any."""
     found = find_maps(folder)
-    used = [stem for stem in pairs if stem in found]
+    used = pairs.keys() & found.keys()
     if not used:
         raise InputError("no map has the name of a prediction", "maps", folder)
     if len(used) < len(pairs):
         log.warning("%s: %d of %d predictions have no map", folder, len(pairs) - len(used), len(pairs))
-    together = Reliability()
-    for stem in used:
-        prediction, truth = read_exact(pairs[stem][0]), read_exact(pairs[stem][1])
-        uncertainty = read_map(found[stem], prediction.shape[:2])
-        per_image[stem] |= dataclasses.asdict(map_figures(uncertainty, prediction, truth))
-        together.add(uncertainty, pixel_error(prediction, truth))
-    means = {m: float(np.mean([per_image[stem][m] for stem in used])) for m in MAP_METRICS}
-    return {**means, "ence": together.ence()}
+    return {stem: dataclasses.replace(pair, map=found.get(stem)) for stem, pair in pairs.items()}
 
 
 def write_json(path: Path, report: Report | Mapping[str, Report]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from .check import ImageError
 
 _MEMINFO = Path("/proc/meminfo")
@@ -17,6 +19,13 @@ def available_memory() -> int | None:
         return None
     kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
     return None if kilobytes is None else int(kilobytes) * 1024
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can be taken on a device; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return available_memory() if device.type == "cpu" else None
 
 
 def refuse_too_large(width: int, height: int, bytes_each: int) -> None:

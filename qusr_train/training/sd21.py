@@ -116,9 +116,9 @@ class SD21Task:
         self.model.train()  # diffusers recomputes activations only in training mode; there is no dropout
         self.base.vae.train()
 
-    def compile(self) -> None:
+    def compile(self, backend: str = "inductor") -> None:
         for part in (self.base.unet, self.base.vae.encoder, self.base.vae.decoder):
-            part.compile()
+            part.compile(backend=backend)
 
     def dataset(self, length: int) -> Dataset[Sample]:
         samples = file_samples(self.config, length)

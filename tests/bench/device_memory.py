@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024, 2048, 4096])
     parser.add_argument("--tile", type=int, default=512, help="VAE tile in image pixels (default: 512)")
     arguments = parser.parse_args()
-    from tests.bench.inference import import_pack
+    from tests.bench.native import import_pack
 
     sys.argv = sys.argv[:1]  # ComfyUI reads the command line too
     pack = import_pack(cpu=True)

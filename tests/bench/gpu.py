@@ -8,7 +8,10 @@ reason, and the command then ends with exit code 1.
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +24,7 @@ from torch import Tensor
 
 from qusr_train.data.samples import Batch
 from qusr_train.images.read import read_image
-from qusr_train.model.noise import NoiseParameters, guided_step, seeded_noise
+from qusr_train.model.noise import NoiseParameters
 from qusr_train.model.stable_diffusion import StableDiffusion, load_stable_diffusion
 from qusr_train.model.uncertainty import UEM
 from qusr_train.restore_sd21 import SD21Restorer, Tiles, load_sd21_restorer
@@ -30,8 +33,13 @@ from qusr_train.training.optimizer import make_optimizer
 from qusr_train.training.perceptual import PerceptualLoss
 from qusr_train.training.sd21 import SD21Task
 from qusr_train.training.step import StepNoise
+from tests.bench.meters import Stopwatch
+from tests.bench.plain import PlainPipeline
+from tests.bench.shapes import random_module
+from tests.bench.training import PlainTask
 from tests.support.diffusers_model import GOLDEN, golden_folder
 
+ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(__file__).parent / "gpu"
 DTYPES = {"float32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 ALLOWED = {"float32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}  # of the image in [0, 1]
@@ -54,16 +62,7 @@ class Bench:
         if not self.cuda:
             base = load_stable_diffusion(self.golden)
         else:
-            from tests.bench.inference import parameter_shapes, skeleton, weights
-
-            parts = []
-            for seed, kind in enumerate(("unet", "vae", "text")):
-                part = skeleton(kind).to_empty(device="cpu")
-                part.load_state_dict(dict(weights(parameter_shapes(part), seed)), strict=False)
-                for name, buffer in part.named_buffers():
-                    if "position_ids" in name:
-                        buffer.copy_(torch.arange(buffer.shape[-1])[None])
-                parts.append(part.requires_grad_(False).eval())
+            parts = [random_module(kind, seed) for seed, kind in enumerate(("unet", "vae", "text"))]
             base = StableDiffusion(*parts, load_stable_diffusion(self.golden).alphas_cumprod)
         base.to(self.device, dtype)
         return base
@@ -107,11 +106,12 @@ def inference(bench: Bench) -> Iterator[str]:
     dtype = torch.float16 if bench.cuda else torch.float32
     base, uem = bench.base(dtype), UEM(64 if bench.cuda else 4).to(bench.device).eval().requires_grad_(False)
     restorer = SD21Restorer(base, uem, NoiseParameters(), scale=1.0, color_fix="none")
+    plain = PlainPipeline(bench.device, dtype, None if bench.cuda else bench.golden)
     for size in (512, 1024, 2048, 4096) if bench.cuda else (64, 128):
         image = torch.rand((1, 3, size, size), generator=torch.Generator().manual_seed(0))
         tiles = Tiles(latent=96 if bench.cuda else 8, overlap=32 if bench.cuda else 4, vae=512 if bench.cuda else 64)
         cases: dict[str, Callable[[], Tensor]] = {
-            "plain": lambda image=image: _plain(base, uem, image),  # type: ignore[misc]
+            "plain diffusers": lambda image=image: plain(image, Stopwatch(bench.device)),  # type: ignore[misc]
             "ours": lambda image=image: restorer(image, "a photo").image,  # type: ignore[misc]
             "ours, in tiles": lambda image=image, t=tiles: replace(restorer, tiles=t)(image, "a photo").image,  # type: ignore[misc]
         }
@@ -120,36 +120,33 @@ def inference(bench: Bench) -> Iterator[str]:
                 _, seconds, peak = bench.timed(run)
                 yield f"| {size} | {name} | {seconds:.2f} | {peak:.2f} |"
             except RuntimeError as error:  # plain is allowed not to fit
-                if name != "plain" or "out of memory" not in str(error):
+                if name != "plain diffusers" or "out of memory" not in str(error):
                     raise
                 yield f"| {size} | {name} | out of memory | |"
 
 
-@torch.no_grad()
-def _plain(base: StableDiffusion, uem: UEM, image: Tensor) -> Tensor:
-    """The same steps, whole, as one would write them down."""
-    x = (image * 2 - 1).to(base.device)
-    context = base.encode_text(["a photo"])
-    z = base.moments(x)[0] * base.latent_scale
-    u = base.moments(uem(x))[0] * base.latent_scale
-    noise = seeded_noise(tuple(z.shape), 0).to(base.device)
-    kind, t = base.unet.dtype, torch.ones(1, device=base.device)
-    z_hq = guided_step(z, u, noise, NoiseParameters(), lambda z: base.unet(z.to(kind), t, context.to(kind)).sample)
-    return ((base.decode(z_hq) + 1) / 2).cpu()
-
-
 def training(bench: Bench) -> Iterator[str]:
-    """Steps of the recipe `sd21` in each precision; LPIPS with random weights."""
-    yield "| precision | batch | patch | images per second | peak GiB |\n|---|---|---|---|---|"
+    """Steps of the recipe `sd21`: plain (float32, a second UNet), ours, with cached latents, compiled."""
+    yield "| loop | precision | batch | patch | images per second | peak GiB |\n|---|---|---|---|---|---|"
     batch, patch = (4, 512) if bench.cuda else (1, 64)
-    for precision in ("bf16", "fp16", "no") if bench.cuda else ("bf16", "no"):
-        loss, seconds, peak = bench.timed(_training_step(bench, precision, batch, patch))
+    halves = ("bf16", "fp16") if bench.cuda else ("bf16",)
+    for loop, precision in (
+        ("plain", "no"), *(("ours", half) for half in halves), ("ours", "no"), ("cached", halves[-1]),
+        ("compiled", halves[-1]),
+    ):  # fmt: skip
+        try:
+            loss, seconds, peak = bench.timed(_training_step(bench, loop, precision, batch, patch))
+        except torch.OutOfMemoryError:
+            if precision != "no":  # float32 is allowed not to fit
+                raise
+            yield f"| {loop} | {precision} | {batch} | {patch} | out of memory | |"
+            continue
         if not torch.isfinite(loss):
-            raise RuntimeError(f"training in {precision}: the loss is {loss.item()}")
-        yield f"| {precision} | {batch} | {patch} | {batch / seconds:.2f} | {peak:.2f} |"
+            raise RuntimeError(f"training, {loop} in {precision}: the loss is {loss.item()}")
+        yield f"| {loop} | {precision} | {batch} | {patch} | {batch / seconds:.2f} | {peak:.2f} |"
 
 
-def _training_step(bench: Bench, precision: str, batch: int, patch: int) -> Callable[[], Tensor]:
+def _training_step(bench: Bench, loop: str, precision: str, batch: int, patch: int) -> Callable[[], Tensor]:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -159,14 +156,22 @@ def _training_step(bench: Bench, precision: str, batch: int, patch: int) -> Call
         "stage": "sd21", "init": "random", "photos": "none", "out": "none", "precision": precision, "patch": patch,
         "batch_size": batch,
     })  # fmt: skip
-    task = SD21Task(config, bench.base(torch.float32), PerceptualLoss(None))
+    kind = PlainTask if loop == "plain" else SD21Task
+    task = kind(config, bench.base(torch.float32), PerceptualLoss(None))
     task.prepare(bench.device)
+    if loop == "compiled":  # on a CPU only traced: making its kernels takes minutes
+        task.compile() if bench.cuda else task.compile(backend="eager")
     model, optimizer = accelerator.prepare(task.model, make_optimizer(task.model, config))
     x = torch.rand((batch, 3, patch, patch), device=bench.device) * 2 - 1
+    moments = None
+    if loop == "cached":
+        with torch.no_grad():
+            moments = torch.stack(task.base.moments(x), dim=1)
+    data = Batch(x, x, ["a photo"] * batch, moments)
 
     def step() -> Tensor:
         noise = StepNoise(1, 0, 0, batch, batch)
-        result = task.step(model, Batch(x, x, ["a photo"] * batch), noise, accelerator.autocast)
+        result = task.step(model, data, noise, accelerator.autocast)
         accelerator.backward(result.loss)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -175,7 +180,24 @@ def _training_step(bench: Bench, precision: str, batch: int, patch: int) -> Call
     return step
 
 
-PARTS = (parity, inference, training)
+def offloading(bench: Bench) -> Iterator[str]:
+    """The nodes inside ComfyUI, with all of the device's memory and with 3 GiB of it (`--reserve-vram`)."""
+    yield "| size | --reserve-vram | seconds | peak GiB |\n|---|---|---|---|"
+    total = torch.cuda.get_device_properties(bench.device).total_memory / 2**30 if bench.cuda else 4.0
+    size = 1024 if bench.cuda else 64
+    for reserved in (None, f"{max(1.0, total - 3):.1f}"):
+        command = [sys.executable, "-m", "tests.bench.inference", "--sizes", str(size)]
+        command += ["--device", bench.device.type, "--one", "ours", str(bench.golden.parent / "picture.pt")]
+        command += ["--reserve_vram", reserved] if reserved else []
+        command += [] if bench.cuda else ["--golden"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"--reserve-vram {reserved or 0}: {done.stderr.strip().splitlines()[-1][:200]}")
+        row = json.loads(done.stdout.strip().splitlines()[-1])
+        yield f"| {size} | {reserved or 'none'} | {row['total']} | {row['peak_gib']} |"
+
+
+PARTS = (parity, inference, training, offloading)
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """How true the UEM's gradient through the noise is in half precision: `python -m tests.bench.precision`.
 
-The golden model (tests/golden) on its device or the CPU. For each precision, and for each way to compute the map's
-branch (UEM, VAE encoder, equations 4 to 6), the cosine between the UEM's gradient and the float32 one, over several
-draws of the noise; the losses reach the UEM through the noise only.
+The golden model (tests/golden) on its device or the CPU: the cosine between the UEM's gradient and the float32 one,
+over several draws of the noise, depending on what is left in float32, on the scale of the loss, and on the floor under
+the square root of equation 6. The loss reaches the UEM through the noise only.
 """
 
 from __future__ import annotations
@@ -25,40 +25,56 @@ from qusr_train.model.stable_diffusion import TIMESTEP, StableDiffusion, load_st
 from qusr_train.model.uncertainty import UEM
 from tests.support.diffusers_model import GOLDEN, golden_folder
 
-BRANCHES = ("half", "UEM in float32", "all in float32")
-"""Nothing, the UEM, or UEM and VAE encoder of the map outside of mixed precision."""
+EXACT: dict[str, frozenset[str]] = {
+    "nothing": frozenset(),
+    "UEM": frozenset({"uem"}),
+    "UEM, encoder": frozenset({"uem", "encoder"}),
+    "UEM, encoder, decoder": frozenset({"uem", "encoder", "decoder"}),
+    "UEM, encoder, UNet": frozenset({"uem", "encoder", "unet"}),
+}
+"""What is computed in float32, outside of mixed precision: the encoder of the map, the UNet, the decoder."""
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-LOSS_SCALE = 2.0**12  # a gradient scaler's part, against underflow
+SCALES = (1.0, 2.0**12, 2.0**16)  # a gradient scaler's part, against underflow
+CASES: tuple[tuple[NoiseParameters, tuple[str, ...], tuple[float, ...]], ...] = (
+    (NoiseParameters("reference"), tuple(EXACT), SCALES[1:2]),
+    (NoiseParameters("reference"), ("UEM, encoder",), (SCALES[0], SCALES[2])),
+    (NoiseParameters("reference", delta=1e-4), ("UEM, encoder",), SCALES[1:2]),
+    (NoiseParameters("paper", m=0.01), ("nothing", "UEM, encoder"), SCALES[1:2]),
+    (NoiseParameters("paper", m=0.1), ("nothing", "UEM, encoder"), SCALES[1:2]),
+)
+"""One choice at a time: what is in float32, the scale of the loss, delta, the floor of equation 5."""
 
 
 def gradient(
     base: StableDiffusion, uem: UEM, x_lq: Tensor, x_gt: Tensor, draws: list[Tensor], dtype: torch.dtype | None,
-    branch: str, delta: float,
+    exact: frozenset[str], parameters: NoiseParameters, scale: float,
 ) -> Tensor:  # fmt: skip
     """The UEM's gradient of the mean squared error, one vector."""
     kind = x_lq.device.type
 
-    def mixed(on: bool = True) -> Any:
-        return torch.autocast(kind, dtype) if dtype and on else torch.autocast(kind, enabled=False)
+    def mixed(part: str = "") -> Any:
+        return torch.autocast(kind, dtype, enabled=part not in exact) if dtype else nullcontext()
+
+    def denoise(z: Tensor) -> Tensor:
+        with mixed("unet"):
+            return base.unet(z, t, encoder_hidden_states=context.float() if "unet" in exact else context).sample
 
     uem.zero_grad()
+    t = torch.full((len(x_lq),), TIMESTEP, device=x_lq.device)
     with mixed():
         context = base.encode_text(["a blurry photo with noise"] * len(x_lq))
         with torch.no_grad():
             z_lq = sample_latent(*base.moments(x_lq), draws[0], base.latent_scale)
-    with mixed(branch == "half"):
+    with mixed("uem"):
         u = uem(x_lq)
-    with mixed(branch != "all in float32"):
+    with mixed("encoder"):
         u_encoded = sample_latent(*base.moments(u.float()), draws[1], base.latent_scale)
     with mixed():
-        t = torch.full((len(x_lq),), TIMESTEP, device=x_lq.device)
-        parameters = NoiseParameters("reference", delta=delta)
-        z_hq = guided_step(
-            z_lq, u_encoded, draws[2], parameters, lambda z: base.unet(z, t, encoder_hidden_states=context).sample
-        )
+        z_hq = guided_step(z_lq, u_encoded, draws[2], parameters, denoise)
+    with mixed("decoder"):
         x_hq = base.decode(z_hq)
-    (F.mse_loss(x_hq.float(), x_gt) * LOSS_SCALE).backward()
-    return torch.cat([p.grad.flatten().float() for p in uem.parameters() if p.grad is not None]) / LOSS_SCALE
+    (F.mse_loss(x_hq.float(), x_gt) * scale).backward()
+    return torch.cat([p.grad.flatten().float() for p in uem.parameters() if p.grad is not None]) / scale
 
 
 def main() -> None:
@@ -78,21 +94,24 @@ def main() -> None:
     x_lq = whole[:, :, 32:96, 32:96]
     x_gt = (x_lq * 1.1).clamp(-1, 1)
     print(f"golden model, 64 x 64, {arguments.draws} draws, {device.type}, torch {torch.__version__}\n")
-    print("| precision | map's branch | delta | smallest cosine | mean |")
-    print("|---|---|---|---|---|")
-    for delta in (1e-8, 1e-4):
-        cosines: dict[tuple[str, str], list[float]] = {}
+    print("| precision | in float32 | floor m, delta | loss times | smallest cosine | mean |")
+    print("|---|---|---|---|---|---|")
+    for parameters, exact_names, scales in CASES:
+        cosines: dict[tuple[str, str, float], list[float]] = {}
         for seed in range(arguments.draws):
             g = torch.Generator().manual_seed(seed)
             draws = [torch.randn((1, 4, 8, 8), generator=g).to(device) for _ in range(3)]
-            with nullcontext():
-                true = gradient(base, uem, x_lq, x_gt, draws, None, "half", delta)
+            true = gradient(base, uem, x_lq, x_gt, draws, None, frozenset(), parameters, 1.0)
             for name, dtype in HALVES.items():
-                for branch in BRANCHES:
-                    ours = gradient(base, uem, x_lq, x_gt, draws, dtype, branch, delta)
-                    cosines.setdefault((name, branch), []).append(F.cosine_similarity(true, ours, 0).item())
-        for (name, branch), values in cosines.items():
-            print(f"| {name} | {branch} | {delta:g} | {min(values):.3f} | {sum(values) / len(values):.3f} |")
+                for exact in exact_names:
+                    for scale in scales:
+                        ours = gradient(base, uem, x_lq, x_gt, draws, dtype, EXACT[exact], parameters, scale)
+                        same = F.cosine_similarity(true, ours, 0).item()
+                        cosines.setdefault((name, exact, scale), []).append(same)
+        floor = f"{parameters.m:g}, {parameters.delta:g}"
+        for (name, exact, scale), values in cosines.items():
+            mean = sum(values) / len(values)
+            print(f"| {name} | {exact} | {floor} | {scale:g} | {min(values):.3f} | {mean:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

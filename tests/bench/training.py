@@ -31,7 +31,8 @@ from qusr_train.training.perceptual import PerceptualLoss
 from qusr_train.training.sd21 import SD21Task
 from qusr_train.training.step import StepNoise
 
-from .inference import PROMPT, MemoryWatch, parameter_shapes, skeleton, weights
+from .meters import MemoryWatch
+from .shapes import PROMPT, random_module
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ("plain", "ours", "cached")
@@ -39,16 +40,9 @@ CASES = ("plain", "ours", "cached")
 
 def full_size_model() -> StableDiffusion:
     """SD 2.1-base's shapes with random weights."""
-    parts: dict[str, Any] = {}
-    for seed, kind in enumerate(("unet", "vae", "text")):
-        part = skeleton(kind).to_empty(device="cpu")
-        part.load_state_dict(dict(weights(parameter_shapes(part), seed)), strict=False)
-        for module in part.modules():  # buffers that are not in the state
-            if "position_ids" in dict(module.named_buffers(recurse=False)):
-                module.position_ids.copy_(torch.arange(77)[None])
-        parts[kind] = part.requires_grad_(False).eval()
+    parts = [random_module(kind, seed) for seed, kind in enumerate(("unet", "vae", "text"))]
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    return StableDiffusion(parts["unet"], parts["vae"], parts["text"], (1 - betas).cumprod(0).float())
+    return StableDiffusion(*parts, (1 - betas).cumprod(0).float())
 
 
 class PlainTask(SD21Task):

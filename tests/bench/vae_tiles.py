@@ -12,7 +12,8 @@ import time
 
 import torch
 
-from tests.bench.inference import import_pack, parameter_shapes, photo, skeleton, weights
+from tests.bench.native import import_pack
+from tests.bench.shapes import parameter_shapes, photo, skeleton, weights
 
 
 def main() -> None:

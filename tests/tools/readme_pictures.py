@@ -15,8 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from qusr_train.evaluation.fidelity import psnr, ssim
-from qusr_train.images.heatmap import colorize, value_range
+from qusr_train.images.heatmap import colorize
 from qusr_train.images.read import read_image
+from qusr_train.model.map_calibration import DEFAULT_ERROR, TrustLevel
 from qusr_train.model.noise import seeded_noise
 from qusr_train.restore import Restorer
 from tests.support.comfyui import ROOT
@@ -28,7 +29,7 @@ HELP = ROOT / "js" / "docs"
 DIAL_HELP = HELP / "QUSRUpscale.md"
 PICTURES = ROOT / ".github" / "pictures"
 POSITIONS = (0.0, 0.5, 1.0)
-TRUSTED = 0.75  # share of the pixels that the trust mask keeps: those with the smallest expected error
+BRIGHTEST = 24.0  # grey levels of expected error that the heatmap ends with
 SIDE, GAP = 320, 4
 
 
@@ -39,8 +40,10 @@ class Result:
     image: Tensor
     """(1, 3, H, W) in [0, 1]."""
     bicubic: Tensor
-    uncertainty: Tensor
-    """(1, H, W), mean |U|."""
+    error: Tensor
+    """(1, H, W), expected absolute error in grey levels."""
+    trust: TrustLevel
+    """What its calibration promises."""
 
 
 def dialled(photo: Tensor, detail: float) -> Result:
@@ -49,8 +52,12 @@ def dialled(photo: Tensor, detail: float) -> Result:
     shuffle = restorer.checkpoint.config.shuffle
     size = (1, 3 * shuffle**2, photo.shape[-2], photo.shape[-1])
     done = restorer(photo, noise=seeded_noise(size, 0) * detail)
-    assert done.uncertainty is not None  # nano has a UEM
-    return Result(done.image, done.bicubic, done.uncertainty.abs().mean(1))
+    meaning = restorer.checkpoint.map_calibration
+    assert done.expected_error is not None  # the bundled model's map has a unit
+    assert meaning is not None
+    trust = meaning.trust_for(DEFAULT_ERROR)
+    assert trust is not None  # and is calibrated
+    return Result(done.image, done.bicubic, done.expected_error, trust)
 
 
 def picture(rgb: Tensor, side: int = SIDE) -> Image.Image:
@@ -78,13 +85,12 @@ def before_and_after() -> None:
     for name in ROWS:
         photo = read_image(PHOTOS / f"{name}.png").rgb
         fidelity, detail = dialled(photo, 0.0), dialled(photo, 1.0)
-        values = detail.uncertainty
-        low, high = value_range(values, "percentile")
-        heat = colorize((values - low) / (high - low), "turbo")
-        trusted = values <= values.flatten().quantile(TRUSTED)
+        heat = colorize((detail.error / BRIGHTEST).clamp(0, 1), "turbo")
+        trusted = detail.error < detail.trust.threshold
         masked = torch.where(trusted[:, None], detail.image, detail.image.mean(1, keepdim=True) * 0.35)
         rows.append([picture(part) for part in (detail.bicubic, fidelity.image, detail.image, heat, masked)])
-    names = ("enlarged photo", "fidelity (0)", "detail (1)", "expected error", "trust mask: the surest 75 %")
+    promise = f"trusted: error below {detail.trust.error:g}"
+    names = ("enlarged photo", "fidelity (0)", "detail (1)", f"expected error, 0 to {BRIGHTEST:g}", promise)
     sheet(rows, names).save(PICTURES / "before-after.webp", quality=88, method=6)
 
 
@@ -135,9 +141,7 @@ def registry() -> None:
     pixels = torch.nn.functional.interpolate(
         small[..., top // 4 : (top + side) // 4, left // 4 : (left + side) // 4], (side, side)
     )
-    values = result.uncertainty[window]
-    low, high = value_range(values, "percentile")
-    heat = colorize((values - low) / (high - low), "turbo")
+    heat = colorize((result.error[window] / BRIGHTEST).clamp(0, 1), "turbo")
     before, after = picture(pixels, 400), picture(result.image[window], 400)
     icon = before.copy()
     icon.paste(after.crop((200, 0, 400, 400)), (200, 0))

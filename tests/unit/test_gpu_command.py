@@ -16,7 +16,15 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     page = (tmp_path / "CPU.md").read_text()
-    for part in ("## Parity", "## Inference", "## Training"):
+    for part in ("## Parity", "## Inference", "## Training", "## Offloading"):
         assert part in page
+    for row in (
+        "| 64 | plain diffusers |",
+        "| plain | no |",
+        "| cached | bf16 |",
+        "| compiled | bf16 |",
+        "| 64 | none |",
+    ):
+        assert row in page
     assert "Failed" not in page
     assert page.count("| ours, in tiles |") == 2

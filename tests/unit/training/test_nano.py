@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from qusr_train.checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_nano, save_nano
+from qusr_train.checkpoints.nano_file import NanoCheckpoint, load_nano, save_nano
 from qusr_train.model.lora import LoraLayer, target_layers
 from qusr_train.model.nano import NanoUNet
 from qusr_train.model.tokenizer import fit_prompt
@@ -21,8 +21,11 @@ from qusr_train.restore import Restorer
 from qusr_train.training.config import TrainConfig
 from qusr_train.training.loop import train
 from qusr_train.training.nano import NEW
+from tests.support.comfyui import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+
+OLD = ROOT / "tests" / "golden" / "nano-0.1.0" / "qusr-nano.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ def test_qusr_adds_lora_uem_and_noise_to_an_unchanged_base(base: Path, qusr: Pat
 
 def test_prompt_reaches_every_block_of_an_older_model_when_asked(photos: Path, tmp_path: Path) -> None:
     image, other = torch.rand(1, 3, 6, 5), "very blurry"
-    changes = {"init": str(BUNDLED), "steps": 1, "learning_rate": 1e-9, "add_error_map": True}
+    changes = {"init": str(OLD), "steps": 1, "learning_rate": 1e-9, "add_error_map": True}
     kept = load_nano(train(_config(photos, tmp_path / "kept", **changes)))
     added = load_nano(train(_config(photos, tmp_path / "added", add_film=True, **changes)))
     assert (kept.config.film, added.config.film) == (0, NEW.film)
