@@ -19,7 +19,7 @@ from .checkpoints.qusr_file import Method, QUSRCheckpoint
 from .errors import InputError, RunError
 from .images.check import enlarge
 from .images.color import fix_color
-from .images.memory import free_memory
+from .images.memory import free_memory, refuse_too_large
 from .images.tiling import Blend, blend_tiles
 from .model.denoiser_tiles import OVERLAP, choose_tile
 from .model.diffusers_vae import diffusers_layers
@@ -100,18 +100,25 @@ class SD21Restorer:
 
         Raises:
             RuntimeError: NaN in the result, or out of memory with the smallest tiles.
+            ImageError: the result does not fit into the memory.
         """
         if prompt is None:
             prompts = [""] * len(image) if self.method == "pisa-sr" else measured_prompts(image)
         else:
             prompts = [prompt] * len(image)
         size = [max(1, round(side * self.scale)) for side in image.shape[-2:]]
+        refuse_too_large(size[1], size[0], len(image) * self._bytes_each())
         bicubic = image if self.scale == 1 else enlarge(image, *size).clamp(0, 1)
         with fast_convolutions():
             results = [self._one(bicubic[i : i + 1], prompts[i], seed) for i in range(len(image))]
         restored = fix_color(torch.cat([x for x, _ in results]), bicubic, self.color_fix).clamp(0, 1)
         maps = [u for _, u in results if u is not None]
         return Restored(restored, bicubic, torch.cat(maps) if maps else None, prompts)
+
+    def _bytes_each(self) -> int:
+        """Memory for a pixel of the result, at the least: five pictures, and on the CPU two planes of the VAE."""
+        vae, on_cpu = self.base.vae, self.base.device.type == "cpu"
+        return 5 * 12 + on_cpu * 2 * vae.config.block_out_channels[0] * vae.dtype.itemsize
 
     def _one(self, bicubic: Tensor, prompt: str, seed: int) -> tuple[Tensor, Tensor | None]:
         """(1, 3, H, W) in [0, 1] -> the restored image, likewise, and the raw map."""

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 from qusr_train.cli.main import main
 from qusr_train.errors import RunError
+from qusr_train.images import memory
+from qusr_train.images.check import ImageError
 from qusr_train.images.read import read_image
 from qusr_train.restore_sd21 import SD21Restorer, Tiles, load_sd21_restorer
 from tests.support.diffusers_model import GOLDEN, golden_folder
@@ -174,3 +176,11 @@ def test_a_result_that_is_no_number_is_refused(base: Path, part: str, value: flo
     layer.bias.data.fill_(value)
     with pytest.raises(RunError, match="NaN or infinite values"):
         restorer(torch.rand(1, 3, 16, 16), "a photo")
+
+
+def test_a_picture_that_does_not_fit_the_memory_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12000 x 12000 would fill the machine, and Linux would end the process with the rest of the folder undone."""
+    restorer = load_sd21_restorer(CHECKPOINTS / "qusr.pkl", base)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10_000_000)
+    with pytest.raises(ImageError, match=r"a result of 2400 x 2400 pixels needs about .* GB are free"):
+        restorer(torch.rand(1, 3, 600, 600), "a photo")
