@@ -68,10 +68,11 @@ def test_keys_and_values_in_parts_give_the_same(
 
 
 def test_whole_equals_comfyuis_own(vae_module: Any, sd: Any) -> None:
+    """Up to the order in which the attention adds up: on a CPU it is torch's, ComfyUI takes the sub-quadratic one."""
     image = _image(64, 96)
     latent = sd.vae.encode(image)
-    assert torch.equal(vae_module.encode(sd.vae, image), latent)
-    assert torch.equal(vae_module.decode(sd.vae, latent), sd.vae.decode(latent))
+    torch.testing.assert_close(vae_module.encode(sd.vae, image), latent, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(vae_module.decode(sd.vae, latent), sd.vae.decode(latent), atol=2e-5, rtol=2e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 9), (7, 130), (65, 64)])
