@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-
 OLD = Path(__file__).parents[1] / "golden" / "nano-0.1.0" / "qusr-nano.safetensors"
 
 
