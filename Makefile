@@ -47,7 +47,7 @@ test: $(READY) $(JS_READY)
 
 # The attacks in their long form. `make test` runs the short one. Measured: tests/attacks/RESULTS.md
 attack: $(READY)
-	QUSR_ATTACK=long $(PY) -m pytest tests/attacks
+	QUSR_ATTACK=long $(PY) -m pytest tests/attacks --timeout 14400
 	$(PY) -m tests.attacks.long interrupts --count 100
 	$(PY) -m tests.attacks.long images --count 5000
 

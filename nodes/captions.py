@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.captions.cache import AT_THE_SCREEN, CaptionCache, caption_images
-from ..qusr_train.captions.captioner import Captioner, CaptionError
+from ..qusr_train.captions.captioner import CaptionError
 from ..qusr_train.captions.instruction import INSTRUCTION, MAX_WORDS
 from ..qusr_train.captions.key import HOSTS_VARIABLE, KEY_VARIABLE
 from ..qusr_train.captions.qwen import (
@@ -25,8 +23,9 @@ from ..qusr_train.captions.qwen import (
 from ..qusr_train.captions.qwen_models import PUBLISHED, RESEARCH, download_qwen, find_qwen
 from ..qusr_train.captions.server import ServerCaptioner, parse_addresses
 from ..qusr_train.packages import MissingPackages
+from .native.captioning import caption_batch
 from .native.errors import input_names
-from .native.host import check_image, checkpoint_interrupt, model_folders, progress
+from .native.host import checkpoint_interrupt, model_folders, progress
 from .native.qwen import forget_qwen, open_qwen
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
@@ -36,32 +35,7 @@ QWEN_FOLDER = "LLM"  # where other extensions put language models too
 folder_paths.add_model_folder_path(QWEN_FOLDER, str(Path(folder_paths.models_dir) / QWEN_FOLDER))
 
 
-def caption_cache() -> CaptionCache:
-    """In ComfyUI's user folder, since the temporary one is emptied at every start."""
-    return CaptionCache(Path(folder_paths.get_user_directory()) / "qusr" / "captions.sqlite", patience=AT_THE_SCREEN)
-
-
-def reporter(total: int) -> Callable[[int], None]:
-    """Moves the node's progress bar on, and stops at Cancel."""
-    bar = progress(total)
-
-    def report(count: int) -> None:
-        checkpoint_interrupt()
-        if count:
-            bar.update(count)
-
-    return report
-
-
 MOST_WORDS = 400
-
-
-def caption_batch(image: Tensor, captioner: Captioner) -> io.NodeOutput:
-    """One prompt for each image of an IMAGE, from the cache where it knows them."""
-    images = list(check_image(image).rgb)
-    captions = caption_images(captioner, images, caption_cache(), reporter(len(images)))
-    prompts = [caption.text for caption in captions]
-    return io.NodeOutput(prompts, ui=ui.PreviewText("\n\n".join(prompts)))
 
 
 def _image() -> io.Image.Input:

@@ -3,87 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import comfy.conds
 import comfy.model_management
-import comfy.patcher_extension
 import comfy.samplers
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..qusr_train.images.tiling import BLENDS, Blend, Tile, blend_tiles, count_tiles, exact_tiles
+from ..qusr_train.images.tiling import BLENDS, Blend, count_tiles
 from .native.comfy_types import CONDITIONING, LATENT, MODEL, NOISE
 from .native.host import checkpoint_interrupt, progress
 from .native.oom import WHOLE, halve_until_it_fits
 from .native.sampling import is_one_step
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY
+from .native.tiled_model import Tiling, reach, tiled_model
 
 SMALLEST_TILE, MOST_TILE = 32, 4096  # latent pixels
 AUTOMATIC: Final = "automatic"
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How the denoiser takes a latent apart."""
-
-    tile: int = 0
-    """Side in latent pixels; 0 takes the latent whole."""
-    overlap: int = 0
-    """Latent pixels, at most half a tile. A model of bounded reach (nano) has its own margin instead."""
-    blend: Blend = "gaussian"
-    """See `blend_tiles`."""
-
-
-def reach(model: MODEL) -> int:
-    """Latent pixels that a pixel of the result depends on to each side; 0 if it depends on the whole latent."""
-    return getattr(model.model.diffusion_model, "receptive_radius", 0)
-
-
-def tiled_model(model: MODEL, tiling: Tiling, each: Callable[[], None]) -> Any:
-    """A clone of a MODEL that predicts tile by tile.
-
-    A model of bounded reach gets tiles with so much margin that the result is that of the whole latent. The others
-    (their norms and their attention see the whole) get overlapping tiles that are blended.
-
-    Args:
-        model: any MODEL.
-        tiling: its tile and overlap are above 0.
-        each: called after every tile.
-    """
-    tile, margin = tiling.tile, reach(model)
-
-    def wrapper(apply_model: Any, arguments: dict[str, Any]) -> Tensor:
-        conditions, timestep = arguments["c"], arguments["timestep"]
-        whole = arguments["input"]
-
-        def one(window: Tensor, place: Tile) -> Tensor:
-            cut = {name: place.of(value) if _is_plane(value, whole) else value for name, value in conditions.items()}
-            predicted = apply_model(window, timestep, **cut)
-            each()
-            return predicted
-
-        if margin:
-            return exact_tiles(whole, one, tile, margin)
-        return blend_tiles(whole, one, tile, tiling.overlap, blend=tiling.blend)
-
-    def prepare(executor: Any, patcher: Any, noise_shape: Any, *rest: Any, **keywords: Any) -> Any:
-        # ComfyUI makes room for this shape: a tile, or it would move weights off the device for nothing.
-        shape = [*noise_shape[:-2], *(min(side, tile + 2 * margin) for side in noise_shape[-2:])]
-        return executor(patcher, shape, *rest, **keywords)
-
-    clone = model.clone()
-    clone.set_model_unet_function_wrapper(wrapper)
-    clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "qusr_tile", prepare)
-    return clone
-
-
-def _is_plane(value: Any, latent: Tensor) -> bool:
-    """Whether a condition has a value for each place of the latent, like CODSR's scale and shift."""
-    return isinstance(value, Tensor) and value.ndim == 4 and value.shape[-2:] == latent.shape[-2:]
+WITHOUT_TILES = Tiling()
 
 
 def one_step(
@@ -91,7 +31,7 @@ def one_step(
     conditioning: CONDITIONING,
     latent: LATENT,
     noise: NOISE,
-    tiling: Tiling = Tiling(),
+    tiling: Tiling = WITHOUT_TILES,
     strength: float = 1.0,
 ) -> LATENT:
     """Run the denoiser's single step through ComfyUI's own sampler, image by image.
@@ -144,7 +84,8 @@ def one_step(
             mask if mask is None or mask.shape[0] != batch else mask[one],
             noise.seed,
             tiling,
-            (index, batch),
+            index,
+            batch,
         )
         restored[one] = result if strength == 1.0 else torch.lerp(samples[one].to(result), result, strength)
     return {**latent, "samples": restored}
@@ -158,7 +99,7 @@ def noise_by_image(noise: NOISE, latent: LATENT) -> Callable[[int], Tensor]:
     return lambda index: whole[index : index + 1]
 
 
-def _one_of(conditioning: CONDITIONING, one: slice, batch: int) -> Any:
+def _one_of(conditioning: CONDITIONING, one: slice, batch: int) -> CONDITIONING:
     """One image's share of a CONDITIONING with one prompt, or a prompt for each."""
     own = conditioning[0][0].shape[0] == batch
 
@@ -183,17 +124,18 @@ def _restore_one(
     mask: Tensor | None,
     seed: int,
     tiling: Tiling,
-    place: tuple[int, int],
+    index: int,
+    batch: int,
 ) -> Tensor:
-    """One image of a batch, `place` being its index and the batch's size."""
+    """The image of that index in a batch of that size."""
     size = (sample.shape[-2], sample.shape[-1])
 
     def attempt(tile: int) -> Tensor:
         overlap = tiling.overlap if tile == tiling.tile else tiling.overlap or tile // 4
         overlap = min(overlap, tile // 2)
         tiles = count_tiles(*size, tile, 0 if reach(model) else overlap) if tile else 1
-        bar = progress(tiles * place[1], "tiles")
-        bar.update_absolute(tiles * place[0])
+        bar = progress(tiles * batch, "tiles")
+        bar.update_absolute(tiles * index)
 
         def each() -> None:
             bar.update(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from ..qusr_train.presets import PRESETS
@@ -13,7 +11,7 @@ from .native.dial import Turned, has_base, turn
 DIAL, CUSTOM = "dial", "custom"
 
 
-def preset_input() -> Any:
+def preset_input() -> io.Input:
     """The choice between the dial, the presets and the two strengths."""
     explained = ". ".join(f"{name}: {preset.text}" for name, preset in PRESETS.items())
     return io.Combo.Input(
@@ -24,7 +22,7 @@ def preset_input() -> Any:
     )
 
 
-def detail_input() -> Any:
+def detail_input() -> io.Input:
     """The dial itself."""
     return io.Float.Input(
         "detail",

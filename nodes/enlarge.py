@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -22,7 +20,7 @@ def enlarge_to(rgb: Tensor, rule: str, value: float) -> Tensor:
     return enlarge(rgb, *target_size(*rgb.shape[-2:], rule, value)).clamp(0, 1)
 
 
-def size_inputs(factor: Any) -> list[Any]:
+def size_inputs(factor: io.Input) -> list[io.Input]:
     """The inputs about the size of the result; `factor` is the node's own one for the rule of that name."""
     choice = io.Combo.Input(
         "size",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
@@ -12,6 +11,7 @@ from comfy_api.latest import io
 from ..qusr_train.checkpoints.format import CheckpointError, stored_format
 from ..qusr_train.checkpoints.load import has_two_strengths, is_of_the_family, load_checkpoint
 from ..qusr_train.checkpoints.nano_file import BUNDLED, FORMAT
+from .native.comfy_types import MODEL, VAE
 from .native.host import MODEL_FOLDER, MODEL_SUFFIXES, register_model_folder
 from .native.nano import load_nano_models
 from .native.places import model_file
@@ -113,7 +113,7 @@ class QUSRNanoLoader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str = BUNDLED_NANO, **_: Any) -> float:
+    def fingerprint_inputs(cls, checkpoint: str = BUNDLED_NANO, **_: object) -> float:
         path = _nano_path(checkpoint)
         return Path(path).stat().st_mtime if path else 0.0
 
@@ -189,7 +189,7 @@ class QUSRLoader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str, **_: Any) -> float:
+    def fingerprint_inputs(cls, checkpoint: str, **_: object) -> float:
         path = _path(checkpoint)
         return Path(path).stat().st_mtime if path else 0.0
 
@@ -203,7 +203,7 @@ class QUSRLoader(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, checkpoint: str, strength: float, pixel: float, semantic: float, vae: Any = None
+        cls, model: MODEL, checkpoint: str, strength: float, pixel: float, semantic: float, vae: VAE | None = None
     ) -> io.NodeOutput:
         path = _path(checkpoint)
         if path is None:

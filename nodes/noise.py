@@ -17,7 +17,8 @@ from .native.noise import AdaptiveNoise
 from .native.oom import WHOLE
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, Uncertainty, UncertaintySocket
-from .vae import allowed_tile, check_tile, chosen_tiles, encode, tile_inputs
+from .native.vae import check_tile, encode
+from .vae import allowed_tile, chosen_tiles, tile_inputs
 
 AS_TRAINED, CUSTOM = "as trained", "custom"
 _UNSET = -1.0  # what workflows of version 0.1 hold in k, m, p and delta for "as trained"
@@ -64,7 +65,7 @@ def adaptive_noise(
     return AdaptiveNoise(seed, noise_sigma(u_encoded, parameters), parameters.p, seeds)
 
 
-def seeds_input() -> Any:
+def seeds_input() -> io.Input:
     """The input about the seeds of a batch, the same wherever there is a seed for noise."""
     return io.Combo.Input(
         "seeds",

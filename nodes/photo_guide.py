@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from .native.schema import found_by
 from .native.sockets import CATEGORY
 
 
-def guide_by_photo(model: MODEL, conditioning: CONDITIONING, rgb: Tensor) -> Any:
+def guide_by_photo(model: MODEL, conditioning: CONDITIONING, rgb: Tensor) -> CONDITIONING:
     """The CONDITIONING with what the MODEL wants to know of the photos (B, 3, H, W); as it is for most models."""
     guide = guide_of(model)
     return conditioning if guide is None else guided_conditioning(guide, conditioning, rgb)

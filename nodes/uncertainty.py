@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import comfy.model_management
 import torch
@@ -21,15 +20,16 @@ from ..qusr_train.model.uncertainty import (
     residual_uncertainty,
 )
 from .denoise import one_step
+from .native.comfy_types import NOISE
 from .native.host import check_image, checkpoint_interrupt, image_out, match_batch, progress
 from .native.nano import load_nano_models
 from .native.noise import AdaptiveNoise
 from .native.schema import advanced, found_by
 from .native.sockets import CATEGORY, LoadedUEM, UEMSocket, Uncertainty, UncertaintySocket
+from .native.vae import decode_latent, encode_latent
 from .native.view_files import uncertainty_files
 from .prompt import encode_tiles
 from .tiles import whole_photo
-from .vae import decode_latent, encode_latent
 
 MODEL_FREE: dict[str, Callable[[Tensor], Tensor]] = {
     "gradient": gradient_uncertainty,
@@ -230,7 +230,7 @@ class QUSRUncertaintyView(io.ComfyNode):
         range_max: float,
         legend: bool,
         image: Tensor | None = None,
-        noise: Any = None,
+        noise: NOISE | None = None,
     ) -> io.NodeOutput:
         if noise is not None and not isinstance(noise, AdaptiveNoise):
             raise ValueError("noise: does not follow the uncertainty; connect the noise of QUSR Adaptive Noise")

@@ -13,7 +13,7 @@ from ..qusr_train.captions.measured import measured_prompts
 from ..qusr_train.images.color import COLOR_FIXES, fix_color
 from ..qusr_train.model.denoiser_tiles import OVERLAP, choose_tile
 from ..qusr_train.model.noise import SeedRule, image_seed
-from .denoise import Tiling, one_step
+from .denoise import one_step
 from .dial import chosen, detail_input, preset_input
 from .enlarge import LONGEST_SIDE, MEGAPIXELS, TRAINED, enlarge_to, size_inputs, size_value
 from .native.comfy_types import CLIP, MODEL, VAE
@@ -23,12 +23,13 @@ from .native.nano import NanoLatents, load_nano_models
 from .native.room import room
 from .native.schema import found_by
 from .native.sockets import CATEGORY, LoadedModels, LoadedUEM, TilesSocket, UEMSocket, Uncertainty, UncertaintySocket
+from .native.tiled_model import Tiling
+from .native.vae import decode_latent, encode_latent
 from .noise import adaptive_noise, seeds_input
 from .photo_guide import guide_by_photo
 from .prompt import encode_tiles
 from .tiles import PhotoTiles, whole_photo
 from .uncertainty import estimate
-from .vae import decode_latent, encode_latent
 
 NANO_TILES = Tiling(384)  # latent pixels; nano is cheap enough for large ones, and its bounded reach needs no overlap
 STEPS = 5  # of an image: map, latent, noise, denoiser, picture

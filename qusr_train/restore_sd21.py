@@ -30,7 +30,7 @@ from .model.schedule import alpha_bar
 from .model.stable_diffusion import StableDiffusion, load_stable_diffusion
 from .model.uncertainty import UEM, estimate_uncertainty
 from .model.winograd import fast_convolutions
-from .out_of_memory import smaller_until_it_fits
+from .out_of_memory import halve_until_it_fits
 from .restore import Restored
 
 log = logging.getLogger(__name__)
@@ -133,9 +133,9 @@ class SD21Restorer:
         u_encoded = self._encode(u, for_map) if u is not None and self.noise.p > 0 else None
 
         def denoise(z: Tensor) -> Tensor:
-            return smaller_until_it_fits(
-                lambda tile: self._eps(z, context, tile), self._latent_tile(z), max(shape[-2:]), SMALLEST_LATENT_TILE,
-                "the denoiser", "latent pixels",
+            return halve_until_it_fits(
+                lambda tile: self._eps(z, context, tile), self._latent_tile(z), max(shape[-2:]) // 2,
+                SMALLEST_LATENT_TILE, place="denoiser", unit="latent pixels",
             )  # fmt: skip
 
         if self.method == "osediff":  # x0 of an epsilon model; QUSR and PiSA-SR subtract eps itself
@@ -190,9 +190,8 @@ class SD21Restorer:
 
     def _with_vae_tiles(self, attempt: Callable[[int], Result], longest: int) -> Result:
         tile = self.tiles.vae if self.tiles.vae < longest else 0
-        return smaller_until_it_fits(
-            attempt, tile, min(longest, 2 * FIRST_VAE_TILE), SMALLEST_VAE_TILE, "the VAE", "pixels"
-        )
+        first = min(longest // 2, FIRST_VAE_TILE)
+        return halve_until_it_fits(attempt, tile, first, SMALLEST_VAE_TILE, place="VAE", unit="pixels")
 
     def _latent_tile(self, z: Tensor) -> int:
         if self.tiles.latent:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from .comfy_types import MODEL
 
 _KEY = "qusr_dial"
 
@@ -23,33 +24,33 @@ _KEY = "qusr_dial"
 class Turned:
     """What a position of the dial comes to."""
 
-    model: Any
+    model: MODEL
     residual: float = 1.0
     """Share of the predicted residual that is added."""
     noise: float = 1.0
     """Factor of the injected noise."""
 
 
-Dial = Callable[[Any, float], Turned]
+Dial = Callable[[MODEL, float], Turned]
 """From a MODEL and the detail in [0, 1)."""
 
 
-def attach_dial(model: Any, dial: Dial) -> None:
+def attach_dial(model: MODEL, dial: Dial) -> None:
     """Give a cloned MODEL its dial."""
     model.set_attachments(_KEY, dial)
 
 
-def fade_residual(model: Any, detail: float) -> Turned:
+def fade_residual(model: MODEL, detail: float) -> Turned:
     """The dial of a model that has no faithful base."""
     return Turned(model, residual=detail)
 
 
-def has_base(model: Any) -> bool:
+def has_base(model: MODEL) -> bool:
     """Whether a MODEL has a faithful base, so that its dial does more than fade the residual."""
     return model.get_attachment(_KEY) not in (None, fade_residual)
 
 
-def turn(model: Any, detail: float) -> Turned:
+def turn(model: MODEL, detail: float) -> Turned:
     """Set a MODEL's dial. 1 changes nothing at all.
 
     Args:

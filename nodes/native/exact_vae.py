@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...qusr_train.model.vae_layers import Attention, Coder, Level, Residual, VAELayers
-from .comfy_types import LATENT, MODEL
+from torch import Tensor
+
+from ...qusr_train.model.vae_layers import Attention, Coder, Layer, Level, Residual, VAELayers
 
 
-def native_layers(model: MODEL) -> VAELayers:
+def native_layers(model: Any) -> VAELayers:
     """An `AutoencoderKL` of comfy.ldm as the exact tiles read it."""
 
-    def entry(latent: LATENT) -> Any:
+    def entry(latent: Tensor) -> Tensor:
         return model.decoder.conv_in(model.post_quant_conv(latent))
 
     encoder = _coder(model.encoder, model.encoder.conv_in, model.encoder.down)
@@ -19,7 +20,7 @@ def native_layers(model: MODEL) -> VAELayers:
     return VAELayers(encoder, model.quant_conv, decoder)
 
 
-def _coder(coder: Any, entry: Any, levels: Any) -> Coder:
+def _coder(coder: Any, entry: Layer, levels: Any) -> Coder:
     middle = _residual(coder.mid.block_1), _attention(coder.mid.attn_1), _residual(coder.mid.block_2)
     return Coder(entry, tuple(_level(level) for level in levels), middle, coder.norm_out, coder.conv_out)
 

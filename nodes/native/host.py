@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -17,6 +16,7 @@ from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ...qusr_train.images.check import CheckedImage, check_image, enlarge
+from .comfy_types import Patcher
 
 __all__ = [
     "CheckedImage",
@@ -104,7 +104,7 @@ def model_folders(kind: str) -> list[Path]:
     return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
 
 
-def managed(module: torch.nn.Module) -> Any:
+def managed(module: torch.nn.Module) -> Patcher:
     """A ModelPatcher around a module, so that ComfyUI moves it to the device and away as it does its own models.
 
     The class is looked up each time: with Dynamic VRAM ComfyUI replaces it at start, and a ModelPatcher of the classic
@@ -133,7 +133,7 @@ class Progress(comfy.utils.ProgressBar):
         self._unit = unit if total > 1 else ""
         self._inside = _whole.get()
 
-    def update_absolute(self, value: int, total: int | None = None, preview: Any = None) -> None:
+    def update_absolute(self, value: int, total: int | None = None, preview: object = None) -> None:
         if self._inside:
             self.current = value
             if total is not None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import comfy.lora
 import torch
 
 from ...qusr_train.model.lora import LoraLayer
+from .comfy_types import Patches
 
 
-def lora_patches(lora: dict[str, LoraLayer], keys: dict[str, str]) -> dict[str, Any]:
+def lora_patches(lora: dict[str, LoraLayer], keys: dict[str, str]) -> Patches:
     """What `ModelPatcher.add_patches` takes.
 
     Args:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import Any, ClassVar, TypeAlias
 
 import comfy.latent_formats
 import comfy.model_base
@@ -18,11 +19,14 @@ import torch
 from ...qusr_train.checkpoints.nano_file import BUNDLED, NanoCheckpoint, load_nano
 from ...qusr_train.model.nano import NanoConfig, NanoUNet, PixelUnshuffleVAE
 from ...qusr_train.model.text_encoder import text_encoder_config
+from .comfy_types import CLIP, MODEL, VAE, ModelOptions, Patches
 from .dial import Turned, attach_dial
 from .host import managed
 from .lora import lora_patches
 from .sampling import make_one_step
 from .sockets import LoadedModels, LoadedUEM
+
+Device: TypeAlias = torch.device | str
 
 
 class NanoLatents(comfy.latent_formats.LatentFormat):
@@ -32,7 +36,9 @@ class NanoLatents(comfy.latent_formats.LatentFormat):
         self.latent_channels = channels
 
 
-def _unet_model(config: NanoConfig, dtype: torch.dtype, device: Any, operations: Any) -> NanoUNet:
+def _unet_model(
+    config: NanoConfig, dtype: torch.dtype, device: torch.device | None, operations: ModuleType
+) -> NanoUNet:
     return NanoUNet(config, operations=operations, device=device, dtype=dtype)
 
 
@@ -49,7 +55,7 @@ class NanoModelConfig(comfy.supported_models_base.BASE):
         self.latent_format = NanoLatents(config.latent_channels)
 
 
-def _model(checkpoint: NanoCheckpoint) -> Any:
+def _model(checkpoint: NanoCheckpoint) -> MODEL:
     model = comfy.model_base.BaseModel(NanoModelConfig(checkpoint.config), unet_model=_unet_model)
     model.diffusion_model.load_state_dict(checkpoint.unet)
     # Of the classic kind on every host: hooks and torch.compile ask a dynamic one for a loader of ComfyUI's own.
@@ -60,12 +66,12 @@ def _model(checkpoint: NanoCheckpoint) -> Any:
     )
 
 
-def _clip(checkpoint: NanoCheckpoint) -> Any:
+def _clip(checkpoint: NanoCheckpoint) -> CLIP:
     width = checkpoint.config.text_dim
 
     class NanoTokenizer(comfy.sd1_clip.SD1Tokenizer):
-        def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
-            def tokenizer(**keywords: Any) -> Any:
+        def __init__(self, embedding_directory: str | None = None, tokenizer_data: ModelOptions | None = None) -> None:
+            def tokenizer(**keywords: Any) -> comfy.sd1_clip.SDTokenizer:
                 return comfy.sd1_clip.SDTokenizer(
                     pad_with_end=False, embedding_size=width, embedding_key="qusr_nano", **keywords
                 )
@@ -73,7 +79,9 @@ def _clip(checkpoint: NanoCheckpoint) -> Any:
             super().__init__(embedding_directory, tokenizer_data or {}, clip_name="qusr_nano", tokenizer=tokenizer)
 
     class NanoText(comfy.sd1_clip.SDClipModel):
-        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
+        def __init__(
+            self, device: Device = "cpu", dtype: torch.dtype | None = None, model_options: ModelOptions | None = None
+        ) -> None:
             super().__init__(
                 device=device,
                 dtype=dtype,
@@ -83,7 +91,9 @@ def _clip(checkpoint: NanoCheckpoint) -> Any:
             )
 
     class NanoTextModel(comfy.sd1_clip.SD1ClipModel):
-        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
+        def __init__(
+            self, device: Device = "cpu", dtype: torch.dtype | None = None, model_options: ModelOptions | None = None
+        ) -> None:
             super().__init__(
                 device=device,
                 dtype=dtype,
@@ -108,7 +118,7 @@ class _NanoFirstStage(PixelUnshuffleVAE):
         self.anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
 
 
-def _vae(config: NanoConfig) -> Any:
+def _vae(config: NanoConfig) -> VAE:
     # ComfyUI's pixel-space VAE is the nearest relative; nano's differs in the block it folds.
     vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
     vae.first_stage_model = _NanoFirstStage(config.shuffle).eval()
@@ -130,7 +140,7 @@ def _uem(checkpoint: NanoCheckpoint) -> LoadedUEM:
     return LoadedUEM(managed(uem.eval().requires_grad_(False)), checkpoint.noise, checkpoint.latent_scale, meaning)
 
 
-def _less_lora(model: Any, patches: dict[str, Any], strength: float, detail: float) -> Turned:
+def _less_lora(model: MODEL, patches: Patches, strength: float, detail: float) -> Turned:
     """Take a part of the LoRA away again: what else was put onto the MODEL since stays."""
     turned = model.clone()
     turned.add_patches(patches, strength * (detail - 1))
@@ -138,7 +148,7 @@ def _less_lora(model: Any, patches: dict[str, Any], strength: float, detail: flo
 
 
 @lru_cache(maxsize=1)
-def _base(path: str, changed: int) -> tuple[NanoCheckpoint, Any, Any, Any, LoadedUEM]:
+def _base(path: str, changed: int) -> tuple[NanoCheckpoint, MODEL, CLIP, VAE, LoadedUEM]:
     """`changed` is the file's time: one that was trained further is read again."""
     checkpoint = load_nano(path)
     return checkpoint, _model(checkpoint), _clip(checkpoint), _vae(checkpoint.config), _uem(checkpoint)

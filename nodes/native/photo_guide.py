@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...qusr_train.model.modulation import FOLD, FeatureModulation, modulate
-from .comfy_types import CONDITIONING, MODEL
+from .comfy_types import CONDITIONING, MODEL, Executor, ModelOptions, Patcher
 from .host import checkpoint_interrupt, managed
 
 _KEY = "qusr_photo_guide"  # of the attachment, the wrapper, and the entry of a CONDITIONING's model_conds
@@ -26,8 +26,8 @@ _KEY = "qusr_photo_guide"  # of the attachment, the wrapper, and the entry of a 
 class PhotoGuide:
     """What a CODSR MODEL carries."""
 
-    patcher: Any
-    """ComfyUI ModelPatcher around a `FeatureModulation`."""
+    patcher: Patcher
+    """Around a `FeatureModulation`."""
     gain: float
     """Factor of scale and shift: the LoRA's strength times sqrt(a / (1 - a))."""
 
@@ -43,7 +43,7 @@ def guide_of(model: MODEL) -> PhotoGuide | None:
     return model.get_attachment(_KEY)
 
 
-def guided_conditioning(guide: PhotoGuide, conditioning: CONDITIONING, rgb: Tensor) -> Any:
+def guided_conditioning(guide: PhotoGuide, conditioning: CONDITIONING, rgb: Tensor) -> CONDITIONING:
     """CONDITIONING with the scale and shift of the photos.
 
     Args:
@@ -66,13 +66,13 @@ def guided_conditioning(guide: PhotoGuide, conditioning: CONDITIONING, rgb: Tens
 
 
 def _guided(
-    executor: Any,
+    executor: Executor,
     x: Tensor,
-    timesteps: Any = None,
-    context: Any = None,
-    y: Any = None,
-    control: Any = None,
-    transformer_options: dict[str, Any] | None = None,
+    timesteps: Tensor | None = None,
+    context: Tensor | None = None,
+    y: Tensor | None = None,
+    control: object = None,
+    transformer_options: ModelOptions | None = None,
     **conditions: Any,
 ) -> Tensor:
     """Wrapper of the UNet: patches the features behind its first convolution."""
@@ -83,7 +83,7 @@ def _guided(
         )
     scale, shift = conditions.pop(_KEY).to(x).chunk(2, dim=1)
 
-    def patch(features: Tensor, options: dict[str, Any]) -> Tensor:
+    def patch(features: Tensor, options: ModelOptions) -> Tensor:
         return modulate(features, scale, shift) if tuple(options["block"]) == ("input", 0) else features
 
     options = dict(transformer_options or {})

@@ -7,7 +7,6 @@ import gc
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -16,6 +15,7 @@ import torch
 
 from ...qusr_train.captions.captioner import CaptionError
 from ...qusr_train.captions.qwen import QwenFolder, QwenModel, load_qwen
+from .comfy_types import Patcher
 from .oom import is_oom
 
 log = logging.getLogger(__name__)
@@ -36,21 +36,21 @@ class ManagedQwen(torch.nn.Module):
 class WholePatcher(comfy.model_patcher.ModelPatcher):
     """All on the device or all off it: layers of transformers cannot fetch their weights while they run."""
 
-    def partially_unload(self, *_: Any, **__: Any) -> int:
+    def partially_unload(self, *_: object, **__: object) -> int:
         return 0
 
 
 @dataclass(frozen=True)
 class _Kept:
     folder: QwenFolder
-    patcher: Any
+    patcher: Patcher
 
 
 _kept: list[_Kept] = []
 """The loaded model, at most one."""
 
 
-def manage(qwen: QwenModel, movable: bool, device: torch.device, offload: torch.device) -> Any:
+def manage(qwen: QwenModel, movable: bool, device: torch.device, offload: torch.device) -> Patcher:
     """A patcher around a model.
 
     Args:
@@ -63,14 +63,14 @@ def manage(qwen: QwenModel, movable: bool, device: torch.device, offload: torch.
     if not movable:
         held.model_loaded_weight_memory = patcher.model_size()  # it is there already: nothing to make room for
 
-        def drop(*_: Any) -> None:
+        def drop(*_: object) -> None:
             held.inner = None
 
         patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_DETACH, drop)
     return patcher
 
 
-def _load(folder: QwenFolder) -> Any:
+def _load(folder: QwenFolder) -> Patcher:
     management = comfy.model_management
     device, offload = management.get_torch_device(), management.unet_offload_device()
     movable = not folder.is_quantized

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import comfy.patcher_extension
 import torch
 from torch import Tensor
 
 from ...qusr_train.model.noise import Variant
+from .comfy_types import MODEL, Executor, ModelOptions
 
 _WRAPPER_KEY = "qusr_paper_variant"
 
@@ -70,11 +71,11 @@ class OneStepSampling(torch.nn.Module):
 
 
 def _subtract_injected(
-    executor: Any,
-    model_wrap: Any,
+    executor: Executor,
+    model_wrap: object,
     sigmas: Tensor,
-    extra_args: dict[str, Any],
-    callback: Any,
+    extra_args: ModelOptions,
+    callback: Callable[[int, Tensor, Tensor, int], None] | None,
     noise: Tensor,
     latent_image: Tensor | None = None,
     denoise_mask: Tensor | None = None,
@@ -86,22 +87,25 @@ def _subtract_injected(
     """
     injected = noise if denoise_mask is None else noise * denoise_mask
 
-    def paper_callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
-        callback(step, x0 - injected, x, total)
+    seen = None
+    if callback is not None:
+        report = callback
 
-    seen = paper_callback if callback is not None else None
+        def seen(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+            report(step, x0 - injected, x, total)
+
     restored = executor(model_wrap, sigmas, extra_args, seen, noise, latent_image, denoise_mask, disable_pbar)
     return restored - injected
 
 
 def make_one_step(
-    patcher: Any,
+    patcher: MODEL,
     variant: Variant,
     timestep: float = 1.0,
     signal: float = 1.0,
     noise: float = 1.0,
     diffused: bool = False,
-) -> Any:
+) -> MODEL:
     """Patch a cloned ModelPatcher in place for one-step residual sampling and return it.
 
     Args:
@@ -118,6 +122,6 @@ def make_one_step(
     return patcher
 
 
-def is_one_step(patcher: Any) -> bool:
+def is_one_step(patcher: MODEL) -> bool:
     """Whether a MODEL came from a QUSR loader."""
     return isinstance(patcher.object_patches.get("model_sampling"), OneStepSampling)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ...qusr_train.model.map_calibration import MapCalibration
 from ...qusr_train.model.noise import NoiseParameters
-from .comfy_types import CLIP, MODEL, VAE
+from .comfy_types import CLIP, MODEL, VAE, Patcher
 
 CATEGORY = "image/upscaling/QUSR"
 
@@ -23,8 +22,8 @@ TilesSocket = io.Custom("QUSR_TILES")
 class LoadedUEM:
     """What a loader hands out beside the MODEL."""
 
-    patcher: Any
-    """ComfyUI ModelPatcher around a `qusr_train.uncertainty.UEM`; None when the model has none (only QUSR's do)."""
+    patcher: Patcher | None
+    """Around a `qusr_train.uncertainty.UEM`; None when the model has none (only QUSR's do)."""
     noise: NoiseParameters
     """How the model was trained to turn the map into noise."""
     latent_scale: float

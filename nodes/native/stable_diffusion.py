@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import comfy.diffusers_convert
 import comfy.model_base
@@ -16,6 +15,7 @@ from ...qusr_train.checkpoints.qusr_file import QUSRCheckpoint
 from ...qusr_train.model.lora import LoraLayer
 from ...qusr_train.model.modulation import build_modulation
 from ...qusr_train.model.schedule import alpha_bar
+from .comfy_types import MODEL, VAE, Executor
 from .cpu import use_cpu_kernels
 from .dial import Dial, Turned, attach_dial, fade_residual
 from .host import managed
@@ -40,8 +40,8 @@ _FAMILIES = {
 
 
 def apply_checkpoint(
-    model: Any, checkpoint: QUSRCheckpoint, strength: float = 1.0, pixel: float = 1.0, semantic: float = 1.0
-) -> Any:
+    model: MODEL, checkpoint: QUSRCheckpoint, strength: float = 1.0, pixel: float = 1.0, semantic: float = 1.0
+) -> MODEL:
     """Patch a clone of a MODEL for one-step restoration.
 
     Args:
@@ -90,7 +90,7 @@ def apply_checkpoint(
     return make_one_step(patched, checkpoint.noise.variant, checkpoint.timestep, signal, noise, diffused)
 
 
-def apply_to_vae(vae: Any, checkpoint: QUSRCheckpoint, strength: float = 1.0) -> Any:
+def apply_to_vae(vae: VAE | None, checkpoint: QUSRCheckpoint, strength: float = 1.0) -> VAE | None:
     """A VAE with the encoder LoRA of OSEDiff or CODSR; the VAE itself for files without one.
 
     Raises:
@@ -118,7 +118,7 @@ def apply_to_vae(vae: Any, checkpoint: QUSRCheckpoint, strength: float = 1.0) ->
     return patched
 
 
-def loaded_uem(model: Any, checkpoint: QUSRCheckpoint) -> LoadedUEM:
+def loaded_uem(model: MODEL, checkpoint: QUSRCheckpoint) -> LoadedUEM:
     """The file's UEM with its noise parameters; for a method without one only the parameters."""
     scale = model.model.latent_format.scale_factor
     if not checkpoint.uem:
@@ -126,7 +126,7 @@ def loaded_uem(model: Any, checkpoint: QUSRCheckpoint) -> LoadedUEM:
     return LoadedUEM(managed(checkpoint.build_uem()), checkpoint.noise, scale)
 
 
-def family(model: Any) -> str:
+def family(model: MODEL) -> str:
     """What a MODEL is, in words."""
     config = type(model.model.model_config).__name__
     name = _FAMILIES.get(config, config)
@@ -135,7 +135,7 @@ def family(model: Any) -> str:
     return name
 
 
-def _fitting_keys(model: Any, lora: dict[str, LoraLayer], base_weights: dict[str, Tensor]) -> dict[str, str]:
+def _fitting_keys(model: MODEL, lora: dict[str, LoraLayer], base_weights: dict[str, Tensor]) -> dict[str, str]:
     """Name of each layer (or base weight) in the MODEL. Raises ValueError for a MODEL that does not fit."""
     if is_one_step(model):
         raise ValueError("model: carries a one-step checkpoint already; connect the plain SD 2.1-base MODEL")
@@ -158,7 +158,7 @@ def _fitting_keys(model: Any, lora: dict[str, LoraLayer], base_weights: dict[str
     return keys
 
 
-def _shape(layer: LoraLayer) -> Any:
+def _shape(layer: LoraLayer) -> tuple[int, ...]:
     return (layer.up.shape[0], *layer.down.shape[1:])
 
 
@@ -179,7 +179,7 @@ def _vae_key(name: str) -> str:
 def _merged_dial(semantic_lora: dict[str, LoraLayer], keys: dict[str, str], strength: float) -> Dial:
     """PiSA-SR in one pass: the semantic LoRA is taken out of the weights, and mixed in at the output."""
 
-    def dial(model: Any, detail: float) -> Turned:
+    def dial(model: MODEL, detail: float) -> Turned:
         turned = model.clone()
         turned.add_patches(lora_patches(semantic_lora, keys), -strength)
         if detail:
@@ -193,7 +193,7 @@ def _merged_dial(semantic_lora: dict[str, LoraLayer], keys: dict[str, str], stre
 def _mixed_dial(switch: dict[str, bool], pixel: float, semantic: float) -> Dial:
     """PiSA-SR in two passes already: the dial multiplies the semantic strength."""
 
-    def dial(model: Any, detail: float) -> Turned:
+    def dial(model: MODEL, detail: float) -> Turned:
         turned = model.clone()
         _mix_two_passes(turned, switch, pixel, semantic * detail)
         return Turned(turned)
@@ -201,7 +201,7 @@ def _mixed_dial(switch: dict[str, bool], pixel: float, semantic: float) -> Dial:
     return dial
 
 
-def _add_second_lora(patcher: Any, lora: dict[str, LoraLayer], keys: dict[str, str]) -> dict[str, bool]:
+def _add_second_lora(patcher: MODEL, lora: dict[str, LoraLayer], keys: dict[str, str]) -> dict[str, bool]:
     """Put a LoRA onto the weights that is added only while the returned switch is on."""
     switch = {"on": False}
     for name, layer in lora.items():
@@ -209,10 +209,10 @@ def _add_second_lora(patcher: Any, lora: dict[str, LoraLayer], keys: dict[str, s
     return switch
 
 
-def _mix_two_passes(patcher: Any, switch: dict[str, bool], pixel: float, semantic: float) -> None:
+def _mix_two_passes(patcher: MODEL, switch: dict[str, bool], pixel: float, semantic: float) -> None:
     """PiSA-SR's adjustable mode: the strengths act on outputs, so the model runs with and without one LoRA."""
 
-    def both(apply_model: Any, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+    def both(apply_model: Executor, x: Tensor, *arguments: object, **keywords: object) -> Tensor:
         try:
             without = apply_model(x, *arguments, **keywords)  # x - eps_pix
             switch["on"] = True

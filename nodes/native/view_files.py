@@ -8,7 +8,6 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 import numpy as np
@@ -21,6 +20,7 @@ from ...qusr_train.files import write_whole
 from ...qusr_train.images.heatmap import COLOR_STOPS, value_range
 from ...qusr_train.images.write import QUICK, png_bytes
 from ...qusr_train.model.noise import noise_sigma
+from .comfy_types import ShownFile
 from .host import match_batch
 from .noise import AdaptiveNoise
 from .sockets import Uncertainty
@@ -74,13 +74,13 @@ def _names(shown: object) -> Iterator[str]:
             yield from _names(value)
 
 
-def save_picture(image: Tensor) -> dict[str, Any]:
+def save_picture(image: Tensor) -> ShownFile:
     """Save one picture (3, H, W) in [0, 1] as PNG. Returns its `/view` address with width and height."""
     address = _keep(png_bytes(image, QUICK), ".png")
     return {**address, "width": image.shape[-1], "height": image.shape[-2]}
 
 
-def save_values(values: Tensor) -> dict[str, Any]:
+def save_values(values: Tensor) -> ShownFile:
     """Save one plane of numbers (H, W) for the browser, true to half precision.
 
     The file holds value / scale as little-endian float16, row by row, where scale is the largest magnitude: no value
@@ -95,7 +95,7 @@ def save_values(values: Tensor) -> dict[str, Any]:
     return {**address, "width": values.shape[-1], "height": values.shape[-2], "scale": scale}
 
 
-def _plane(values: Tensor) -> dict[str, Any]:
+def _plane(values: Tensor) -> ShownFile:
     """The ends of the colour scale of one plane over the whole batch, and a file for each image.
 
     Args:
@@ -110,7 +110,7 @@ def _plane(values: Tensor) -> dict[str, Any]:
 
 
 def _noise_grid(uncertainty: Uncertainty, noise: AdaptiveNoise | None) -> tuple[Tensor, Tensor]:
-    """Noise scale and injected noise for each cell, both (B, h, w), as root mean squares over the channels.
+    """Noise scale and injected noise per cell, both (B, h, w), as root mean squares over the channels.
 
     With a NOISE these are the values that go into the latent. Without one they are an estimate: the formula applied to
     the map itself instead of its encoding, and the expected magnitude sigma * p.
@@ -125,7 +125,7 @@ def _noise_grid(uncertainty: Uncertainty, noise: AdaptiveNoise | None) -> tuple[
     return scale.square().mean(1).sqrt(), injected.float().square().mean(1).sqrt()
 
 
-def uncertainty_files(uncertainty: Uncertainty, photo: Tensor | None, noise: AdaptiveNoise | None) -> dict[str, Any]:
+def uncertainty_files(uncertainty: Uncertainty, photo: Tensor | None, noise: AdaptiveNoise | None) -> ShownFile:
     """Everything the viewer shows for one batch.
 
     Args:

@@ -215,8 +215,7 @@ def degrade_second_order(
         sharpen: make the target an unsharp-masked copy (the input is made from that, too).
 
     Returns:
-        The pair; blur, noise and quality are NaN, NaN and the last JPEG's, since two rounds have no
-        single value.
+        The pair, without what was applied: two rounds have no single blur, noise and quality.
     """
     choices = Choices(generator)
     height, width = photo.shape[-2] // scale, photo.shape[-1] // scale

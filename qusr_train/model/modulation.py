@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-FOLD = 8  # image pixels for each latent pixel, in x and in y
+FOLD = 8  # image pixels per latent pixel, in x and in y
 FOLDED_CHANNELS = 3 * FOLD * FOLD
 
 

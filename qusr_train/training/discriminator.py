@@ -24,7 +24,7 @@ DETAIL, AROUND = 6.0, 5
 
 
 class PatchDiscriminator(nn.Module):
-    """One number for each 8 x 8 pixels: above 0 for a target, below 0 for a restored picture."""
+    """One number per 8 x 8 pixels: above 0 for a target, below 0 for a restored picture."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,32 @@ from .driver import ComfyPage, graph, node
 
 ROOT = Path(__file__).resolve().parents[2]
 VIEW = "QUSRUncertaintyView"
+OLD = ROOT / "tests" / "golden" / "nano-0.1.0" / "qusr-nano.safetensors"
+"""A model whose map has three channels and no unit; the bundled one's is in grey levels."""
+OLD_NAME = "old-nano-for-the-viewer.safetensors"
+
+
+def steps_with(name: str) -> dict[str, Any]:
+    """The separate nodes with a nano file from models/qusr."""
+    workflow = example(STEPS)
+    loader = next(other for other in workflow["nodes"] if other["type"] == "QUSRNanoLoader")
+    loader["widgets_values"] = [1.0, name]
+    return workflow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def old_model(server: Server) -> Iterator[None]:
+    path = base_directory() / "models" / "qusr" / OLD_NAME
+    shutil.copy(OLD, path)
+    yield
+    path.unlink()
 
 
 @pytest.fixture(scope="module")
 def truth() -> dict[str, torch.Tensor]:
     """What the example workflows must show, computed without ComfyUI: U, |U|, sigma and injected noise."""
     torch.set_num_threads(1)
-    restorer = Restorer()
+    restorer = Restorer(load_nano(OLD))
     u = restorer(read_image(ROOT / "nodes" / "example_photo" / "osprey-small.png").rgb).uncertainty
     checkpoint = restorer.checkpoint
     encoded = PixelUnshuffleVAE(checkpoint.config.shuffle).encode(u) * checkpoint.latent_scale
@@ -67,8 +87,8 @@ def wait_shown(comfy: ComfyPage) -> None:
     comfy.viewer.locator(".qusr-hint").wait_for(state="hidden")
 
 
-def open_and_run(comfy: ComfyPage, workflow: str = STEPS) -> None:
-    comfy.load(workflow)
+def open_and_run(comfy: ComfyPage) -> None:
+    comfy.load(steps_with(OLD_NAME))
     assert comfy.run() == "success"
     wait_shown(comfy)
 
@@ -273,15 +293,12 @@ def test_result_is_kept_for_its_tab_when_the_run_is_faster_than_the_answer_to_it
 
 @pytest.fixture
 def calibrated_workflow(server: Server) -> Iterator[dict[str, Any]]:
-    """The separate nodes with the bundled model under another name, whose file says that |U| = 1 is 100 grey levels."""
+    """The separate nodes with a model whose file says that |U| = 1 is 100 grey levels."""
     name = "calibrated-for-the-viewer.safetensors"
     path = base_directory() / "models" / "qusr" / name
     meaning = MapCalibration(((0.0, 0.0), (1.0, 100.0)), (TrustLevel(8.0, 0.9, 10.0),), "a test")
-    save_nano(path, dataclasses.replace(load_nano(), calibration=meaning))
-    workflow = example(STEPS)
-    loader = next(other for other in workflow["nodes"] if other["type"] == "QUSRNanoLoader")
-    loader["widgets_values"] = [1.0, name]
-    yield workflow
+    save_nano(path, dataclasses.replace(load_nano(OLD), calibration=meaning))
+    yield steps_with(name)
     path.unlink()
 
 

@@ -10,10 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
+OLD = Path(__file__).parents[1] / "golden" / "nano-0.1.0" / "qusr-nano.safetensors"
+
+
+@pytest.fixture
+def nano(pack: Any) -> Any:
+    """A model whose map has no unit: that of version 0.1.0."""
+    return pack.nodes.native.nano.load_nano_models(path=str(OLD))
+
 
 @pytest.fixture
 def calibrated(pack: Any, nano: Any) -> Any:
-    """The bundled UEM with a meaning: 100 |U| grey levels; errors below 4 are promised below 5, below 8 below 20."""
+    """Its UEM with a meaning: 100 |U| grey levels; errors below 4 are promised below 5, below 8 below 20."""
     module = pack.qusr_train.model.map_calibration
     levels = (module.TrustLevel(4.0, 0.9, 5.0), module.TrustLevel(8.0, 0.9, 20.0))
     return dataclasses.replace(nano.uem, meaning=module.MapCalibration(((0.0, 0.0), (1.0, 100.0)), levels, "a test"))
@@ -140,7 +148,8 @@ def test_a_file_with_a_map_of_errors(node: Any, pack: Any, photo: Tensor, tmp_pa
     checkpoint = files.load_nano()
     config = dataclasses.replace(checkpoint.config, uem="error", uem_channels=2)
     path = tmp_path / "error.safetensors"
-    files.save_nano(path, dataclasses.replace(checkpoint, config=config, uem=dict(maps.ErrorUEM(2).state_dict())))
+    uem = dict(maps.ErrorUEM(2).state_dict())
+    files.save_nano(path, dataclasses.replace(checkpoint, config=config, uem=uem, calibration=None))
     models = pack.nodes.native.nano.load_nano_models(path=str(path))
     small = photo[:, :13, :11]  # not a multiple of anything
     sockets = {"model": models.model, "clip": models.clip, "vae": models.vae, "uem": models.uem}

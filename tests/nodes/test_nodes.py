@@ -62,16 +62,16 @@ def test_huge_image_runs_in_tiles(upscale: Any, pack: Any, photo: Tensor, monkey
     """The automatic tiling, just above the limit."""
     big = photo.repeat(1, 10, 10, 1)[:, :420, :400]
     started = []
-    in_tiles = pack.nodes.denoise.exact_tiles
+    in_tiles = pack.nodes.native.tiled_model.exact_tiles
 
     def watched(*arguments: Any) -> Tensor:
         started.append(arguments[2])
         return in_tiles(*arguments)
 
-    monkeypatch.setattr(pack.nodes.denoise, "exact_tiles", watched)
+    monkeypatch.setattr(pack.nodes.native.tiled_model, "exact_tiles", watched)
     tiled = upscale(big)[0]
     assert started == [384], "the automatic tiling did not start"
-    monkeypatch.setattr(pack.nodes.upscale, "NANO_TILES", pack.nodes.denoise.Tiling(420))
+    monkeypatch.setattr(pack.nodes.upscale, "NANO_TILES", pack.nodes.native.tiled_model.Tiling(420))
     whole = upscale(big)[0]
     assert started == [384], "the whole picture went through in tiles too"
     assert tiled.shape == (1, 1680, 1600, 3)

@@ -122,7 +122,7 @@ def test_qusr_step_by_step(
     mean = node.QUSREncode.execute(image, sd.vae, 0, "exact").args[0]["samples"]
     agree("vae_x_lq_mean", mean, run.vae_x_lq_mean)
     as_node = nodes.native.host.check_image(image).rgb.movedim(1, -1)  # the memory layout that QUSREncode hands over
-    z_lq = nodes.vae.encode(sd.vae, as_node, posterior_noise=run.noise_posterior_x_lq) * SCALE
+    z_lq = nodes.native.vae.encode(sd.vae, as_node, posterior_noise=run.noise_posterior_x_lq) * SCALE
     agree("vae_x_lq_latent", z_lq, run.vae_x_lq_latent)
 
     uncertainty = node.QUSRUncertainty.execute(image, loaded.uem).args[0]
@@ -240,7 +240,7 @@ def test_codsr(node: Any, pack: Any, load: Any, sd: SimpleNamespace) -> None:
     mean = node.QUSREncode.execute(image, loaded.vae, 0, "exact").args[0]["samples"]
     agree("vae_x_lq_mean", mean, run.vae_x_lq_mean)
     as_node = pack.nodes.native.host.check_image(image).rgb.movedim(1, -1)
-    z_lq = pack.nodes.vae.encode(loaded.vae, as_node, posterior_noise=run.noise_posterior_x_lq) * SCALE
+    z_lq = pack.nodes.native.vae.encode(loaded.vae, as_node, posterior_noise=run.noise_posterior_x_lq) * SCALE
     agree("z_lq", z_lq, run.z_lq)
     magnitude = pack.qusr_train.model.sobel.sobel_magnitude(as_node.movedim(-1, 1))
     agree("sobel_gradient", magnitude, run.sobel_gradient)

@@ -85,7 +85,7 @@ def run_all(run: _Runs, folder: Path) -> None:
         check={"checkpoint": "qusr.pkl"},
     )
     run("QUSRDownload", "taesd", False)
-    tiles = run("QUSRPhotoTiles", small, 16, 8)
+    tiles = run("QUSRPhotoTiles", small, 32, 8)
     prompts, _ = run("QUSRQualityPrompt", small)
     qwen = ("tiny", False, "", 4, 0.0, 0, "auto", "none", "auto", False)
     run("QUSRQwenPrompt", small, *qwen, check={"model": "tiny", "download": False})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -88,7 +89,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     _pairs(tmp_path, 40, side=256)
     command = [sys.executable, "-m", "qusr_train", "evaluate", "--pred", str(tmp_path / "pred")]
     command += ["--gt", str(tmp_path / "gt"), "--processes", "2", "--json", str(tmp_path / "report.json")]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+    # A shell that runs the tests in the background lets them ignore SIGINT, and children inherit that.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as running:
         own = psutil.Process(running.pid)
         workers: list[psutil.Process] = []
         for _ in range(600):
