@@ -112,8 +112,10 @@ def test_a_part_file_of_the_users_own_is_not_touched(tmp_path: Path) -> None:
         with write(tmp_path / f"{write.__name__}.txt") as temporary:
             temporary.write_bytes(b"x")
     remove_leftovers(tmp_path, age=0.0)
+    with write_whole(tmp_path / "model.safetensors") as temporary:  # which would be the temporary name of many programs
+        temporary.write_bytes(b"x")
     assert mine.read_bytes() == b"mine"
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:

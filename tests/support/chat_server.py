@@ -119,6 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _malformed(self) -> None:
         self._give(200, b"<html>It works!</html>")
 
+    def _deep(self) -> None:
+        self._give(200, b"[" * 200_000)  # deeper than Python's own limit
+
     def _other_shape(self) -> None:
         self._give(200, b'{"choices": []}')
 

@@ -75,7 +75,7 @@ def test_pictures_go_to_all_servers_at_once() -> None:
         assert first.busiest == second.busiest == 2
 
 
-@pytest.mark.parametrize("trouble", ["busy", "broken", "cut", "drop", "malformed", "other_shape", "empty"])
+@pytest.mark.parametrize("trouble", ["busy", "broken", "cut", "drop", "malformed", "deep", "other_shape", "empty"])
 def test_passing_trouble_is_tried_again(server: ChatServer, trouble: str) -> None:
     server.script = [trouble, trouble]
     assert ask(captioner(server)) == ["A picture of 20 x 10."]
@@ -90,6 +90,7 @@ def test_passing_trouble_is_tried_again(server: ChatServer, trouble: str) -> Non
         ("cut", "cut"),
         ("drop", "cut"),
         ("malformed", "not a chat completion: '<html>It works!"),
+        ("deep", "not a chat completion"),
         ("empty", "answered nothing"),
     ],
 )
