@@ -64,16 +64,24 @@ class _Handler(BaseHTTPRequestHandler):
             how = owner.script.pop(0) if owner.script else "answer"
             owner.busy += 1
             owner.busiest = max(owner.busiest, owner.busy)
+        self.answering = True
         try:
             if isinstance(how, Reply):
                 self._give(how.code, how.content, how.reason, **how.headers)
             else:
                 getattr(self, f"_{how}")()
         finally:
-            with owner.lock:
-                owner.busy -= 1
+            self._done()
+
+    def _done(self) -> None:
+        """Before the answer's bytes: who reads them may ask again before this thread goes on."""
+        owner = self.server.owner
+        with owner.lock:
+            owner.busy -= self.answering
+            self.answering = False
 
     def _give(self, code: int, content: bytes, reason: str | None = None, **headers: str) -> None:
+        self._done()
         self.send_response(code, reason)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
