@@ -194,7 +194,7 @@ def choose_models(**given: Any) -> LoadedModels:
     """The connected model, clip, vae and uem, or the bundled ones when none is connected.
 
     Raises:
-        ValueError: only some are connected.
+        ValueError: only some are connected, or model and vae do not belong together.
     """
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
@@ -204,7 +204,14 @@ def choose_models(**given: Any) -> LoadedModels:
             f"{', '.join(missing)}: not connected; connect model, clip, vae and uem of the same loader, "
             "or none of them to use the bundled qusr-nano"
         )
-    return LoadedModels(**given)
+    models = LoadedModels(**given)
+    made, wanted = models.vae.latent_channels, models.model.model.latent_format.latent_channels
+    if made != wanted:
+        raise ValueError(
+            f"vae: makes latents of {made} channels, but the model takes {wanted}; connect model, clip, vae and uem of "
+            "the same loader"
+        )
+    return models
 
 
 def share_prompts(prompts: list[str], batches: list[Tensor], what: str = "images") -> list[list[str]]:

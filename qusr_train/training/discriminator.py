@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .config import TrainConfig
-from .step import Autocast, StepNoise
+from .step import Autocast
 
 CHANNELS = (40, 64, 96, 96)
 DETAIL, AROUND = 6.0, 5
@@ -57,22 +57,6 @@ class PatchDiscriminator(nn.Module):
         for block in self.blocks:
             h = F.leaky_relu(block(h), 0.2)
         return self.conv_out(h)
-
-
-def same_crops(pictures: list[Tensor], size: int, noise: StepNoise) -> list[Tensor]:
-    """Crop each sample of every (B, 3, H, W) at one random place of its own; pictures below `size` stay whole.
-
-    At any pixel: networks with strides see some positions better than others, and at fixed places a model learns
-    to hide a grid where they do not look.
-    """
-    height, width = pictures[0].shape[-2:]
-    tall, wide = min(size, height), min(size, width)
-    ys = noise.integers(0, height - tall + 1).tolist()
-    xs = noise.integers(0, width - wide + 1).tolist()
-    return [
-        torch.stack([one[:, y : y + tall, x : x + wide] for one, y, x in zip(picture, ys, xs, strict=True)])
-        for picture in pictures
-    ]
 
 
 class Adversary:

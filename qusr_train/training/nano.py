@@ -27,7 +27,8 @@ from ..model.uncertainty import UEM
 from ..restore import Restorer
 from . import losses
 from .config import TrainConfig
-from .discriminator import Adversary, same_crops
+from .crops import same_crops
+from .discriminator import Adversary
 from .features import FeatureLoss
 from .samples import varied_samples
 from .step import Autocast, StepNoise, StepResult

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from tests.bench.shapes import parameter_shapes, skeleton, weights
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import pack
 
 
 def import_pack(cpu: bool, reserve_vram: float | None = None) -> Any:
-    """The extension inside ComfyUI, in this process."""
-    import importlib.util
+    """The extension inside ComfyUI, in this process.
 
-    from tests.support.comfyui import comfyui_path
-
-    sys.path.insert(0, str(comfyui_path()))
+    Args:
+        cpu: whether ComfyUI computes on the CPU.
+        reserve_vram: ComfyUI's --reserve-vram in GB.
+    """
+    pack.import_comfyui(cpu)
     import comfy.cli_args
 
-    comfy.cli_args.args.cpu = cpu
     comfy.cli_args.args.reserve_vram = reserve_vram
-    spec = importlib.util.spec_from_file_location(
-        "qusr_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    pack = importlib.util.module_from_spec(spec)
-    sys.modules["qusr_pack"] = pack
-    spec.loader.exec_module(pack)
-    return pack
+    return pack.import_pack()
 
 
 def native_models(device: torch.device, dtype: torch.dtype) -> tuple[Any, Any, Any]:

@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.comfyui import has_accelerator
+from tests.support.pack import import_comfyui, import_pack
 
-
-def _import_comfyui() -> None:
-    from tests.support.comfyui import comfyui_path, has_accelerator
-
-    # First on the path: ComfyUI's `nodes` and `utils` must win over the pack's own folder names.
-    sys.path.insert(0, str(comfyui_path()))
-    import comfy.cli_args
-    import utils.extra_config  # noqa: F401  # as main.py does, before a folder with another `utils` is on the path
-
-    comfy.cli_args.args.cpu = not has_accelerator()
-
-
-_import_comfyui()
+import_comfyui(cpu=not has_accelerator())
 
 
 @pytest.fixture(scope="session")
 def pack() -> ModuleType:
     """The extension, imported under a foreign name with relative imports, as ComfyUI does it."""
-    if "qusr_pack" in sys.modules:  # tests/attacks take this fixture too
-        return sys.modules["qusr_pack"]
-    spec = importlib.util.spec_from_file_location(
-        "qusr_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["qusr_pack"] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_pack()
 
 
 @pytest.fixture(scope="session")

@@ -242,3 +242,8 @@ def test_variant_sobel_wants_the_estimator_sobel(node: Any, nano: Any, photo: to
         ValueError, match="variant sobel takes the map of the estimator sobel, but this one is of gradient"
     ):
         node.QUSRAdaptiveNoise.execute(nano.vae, contrast, 1, 1.0, "sobel")
+
+
+def test_a_vae_of_another_model_is_named(upscale: Any, nano: Any, photo: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"^vae: makes latents of 4 channels, but the model takes 48; connect"):
+        upscale(photo, model=nano.model, clip=nano.clip, vae=golden.golden_vae(), uem=nano.uem)

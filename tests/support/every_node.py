@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from . import golden
 from .chat_server import ChatServer
-from .comfyui import comfyui_path
+from .pack import import_comfyui, import_pack
 from .tiny_qwen import build
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _pack() -> Any:
-    """The extension in this process, as ComfyUI loads it."""
-    sys.path.insert(0, str(comfyui_path()))
-    import comfy.cli_args
-    import utils.extra_config  # noqa: F401  # as main.py does
-
-    comfy.cli_args.args.cpu = True
-    spec = importlib.util.spec_from_file_location(
-        "qusr_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["qusr_pack"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class _Runs:
@@ -115,7 +93,8 @@ def run_all(run: _Runs, folder: Path) -> None:
 if __name__ == "__main__":
     import torch
 
-    runs = _Runs(_pack())
+    import_comfyui(cpu=True)
+    runs = _Runs(import_pack())
     with tempfile.TemporaryDirectory() as place, torch.inference_mode():
         run_all(runs, Path(place))
     print(json.dumps({name: runs.outcomes.get(name, "not run") for name in runs.nodes}))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from qusr_train.download import transfer
 from qusr_train.download.connection import DownloadError, Source
 from qusr_train.download.transfer import fetch
 from tests.support.file_server import FileServer, Served
@@ -18,12 +17,7 @@ from tests.support.file_server import FileServer, Served
 CONTENT = b"weights" * 50_000
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "DELAYS", (0.01,))
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

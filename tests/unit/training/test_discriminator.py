@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from qusr_train.training.config import TrainConfig
-from qusr_train.training.discriminator import Adversary, PatchDiscriminator, same_crops
+from qusr_train.training.crops import same_crops
+from qusr_train.training.discriminator import Adversary, PatchDiscriminator
 from qusr_train.training.step import StepNoise
 
 
