@@ -67,7 +67,8 @@ def encode(
         ValueError: the VAE has no posterior to sample from.
         RuntimeError: out of memory with the smallest tile, or NaN in the result.
     """
-    images = pad_to_block(images[..., :3], vae.spacial_compression_encode())
+    block = vae.spacial_compression_encode()
+    images = pad_to_block(images[..., :3], block)
     known = is_stable_diffusion(vae)
     if posterior_noise is not None and (not known or mode == "blended"):
         raise ValueError("posterior: only Stable Diffusion's VAE, whole or with exact tiles, can sample; choose mean")
@@ -76,7 +77,9 @@ def encode(
         checkpoint_interrupt()
         image = images[index : index + 1]
         if not known or (tile and mode == "blended"):
-            results.append(vae.encode_tiled(image, tile, tile, _overlap(tile)) if tile else vae.encode(image))
+            # ComfyUI also takes half of a tile and leaves a quarter out: all of these must be whole blocks.
+            side = max(4 * block, tile // (4 * block) * (4 * block))
+            results.append(vae.encode_tiled(image, side, side, _overlap(side)) if tile else vae.encode(image))
             continue
         mean, log_variance = _moments(vae, image, tile).chunk(2, dim=1)
         if posterior_noise is not None:

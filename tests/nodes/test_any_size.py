@@ -182,3 +182,12 @@ def test_all_in_one_takes_the_sd_models(upscale: Any, sd: Any) -> None:
     result = upscale(image, model=[sd.model], clip=[sd.clip], vae=[sd.vae], uem=[sd.uem], prompt="a photo")
     assert result[0].shape == (1, 52, 72, 3)
     assert result[1].map.shape == (1, 3, 52, 72)
+
+
+@pytest.mark.parametrize("tile", [70, 72, 100, 128])
+def test_blended_tiles_of_any_side_are_whole_blocks(vae_module: Any, nano: Any, tile: int) -> None:
+    """nano's latents are the pixels themselves, so that tiles must give them exactly."""
+    image = _image(140, 203)
+    with torch.inference_mode():  # as ComfyUI runs nodes
+        whole, tiled = vae_module.encode(nano.vae, image), vae_module.encode(nano.vae, image, tile, "blended")
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
