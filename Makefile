@@ -22,7 +22,7 @@ $(PY):
 	$(PY) -m pip install -q --upgrade pip
 
 $(READY): $(PY) pyproject.toml requirements.txt tests/support/comfyui.py
-	@echo "Installing torch and the tools (about 5 GB once; progress in .venv/pip.log)"
+	@echo "Installing torch and the tools (about 8 GB once, $$(df -Ph . | awk 'NR == 2 {print $$4}') free here; progress in .venv/pip.log)"
 	@$(PY) -m pip install torch torchvision > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
 	@$(PY) -m pip install -e ".[$(EXTRAS)]" > $(VENV)/pip.log 2>&1 || { tail -20 $(VENV)/pip.log; exit 1; }
 	@$(PY) -c 'from tests.support.comfyui import install_requirements; install_requirements()'

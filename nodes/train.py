@@ -47,7 +47,7 @@ PATIENCE = 60  # seconds that a process may take to save after Cancel
 # What `more` may hold. Not in it: what names files or folders, sends pictures to a service, or has a widget of its own.
 MORE = frozenset({
     "learning_rate", "schedule", "warmup", "weight_decay", "beta2", "uem_learning_rate", "ema", "accumulation",
-    "gradient_weight", "ssim_weight", "l2_weight", "lpips_weight", "csd_weight", "uncertainty_weight",
+    "pixel_loss", "gradient_weight", "ssim_weight", "l2_weight", "lpips_weight", "csd_weight", "uncertainty_weight",
     "uncertainty_alpha", "uncertainty_norm", "lpips_backbone", "csd_guidance", "csd_timesteps", "csd_prompt",
     "csd_negative_prompt", "rank", "uem_channels", "noise_variant", "noise_k", "noise_m", "noise_p", "noise_gradient",
     "photo_factors", "degradation", "sharpen_targets", "precision", "optimizer", "gradient_checkpointing", "workers",

@@ -54,6 +54,8 @@ class TrainConfig:
     """The UEM's learning rate as a multiple of the others': it is new when the rest is fine-tuned."""
     ema: float = 0.999
     """Decay of the averaged weights that are exported; 0 exports the raw ones."""
+    pixel_loss: Literal["charbonnier", "psnr"] = "charbonnier"
+    """Smooth mean error, or PSNR itself: nearer to the truth on average and softer (nano)."""
     gradient_weight: float = 0.1
     """Weight of the gradient loss beside the pixel loss (nano)."""
     ssim_weight: float = 0.2
@@ -237,6 +239,8 @@ class TrainConfig:
         for name in ("feature_weight", "adversarial_weight", "add_error_map", "add_film", "balance_patches"):
             if getattr(self, name) and self.stage == "sd21":
                 raise InputError("only for nano, stages `base` and `qusr`", field=name)
+        if self.pixel_loss != "charbonnier" and self.stage == "sd21":
+            raise InputError("only for nano, stages `base` and `qusr`", field="pixel_loss")
         if self.adversarial_weight and self.precision == "fp16":
             raise InputError("its two optimisers need precision `bf16` or `no`", field="adversarial_weight")
         if self.continue_lora and self.stage != "qusr":

@@ -110,6 +110,17 @@ def charbonnier_loss(x_hq: Tensor, x_gt: Tensor, eps: float = 1e-3, weights: Ten
     return _mean(torch.sqrt((x_hq - x_gt) ** 2 + eps * eps), weights)
 
 
+def psnr_loss(x_hq: Tensor, x_gt: Tensor) -> Tensor:
+    """Mean natural logarithm of each image's mean square error: PSNR itself, but for a factor (Chen et al. 2021).
+
+    Its minimum is the mean of what may be there, where `charbonnier_loss` has about the median.
+
+    Args:
+        x_hq, x_gt: (B, C, H, W) in [-1, 1].
+    """
+    return torch.log((x_hq - x_gt).square().mean((1, 2, 3)) + 1e-4).mean()
+
+
 def patch_weights(x_lq: Tensor, x_gt: Tensor) -> Tensor:
     """Weights (B,) that let easy patches count as much as hard ones: about one over the error of the input.
 

@@ -211,7 +211,8 @@ class NanoTask:
         # A mean of what may be there has no crisp edge; a teacher's choice, made for each input alone, can be learned.
         aim = x_gt if batch.x_teacher is None else x_gt.lerp(batch.x_teacher, config.teacher_share)
         pixel = losses.charbonnier_loss(x_hq, aim, weights=weights)
-        loss = pixel + config.gradient_weight * losses.gradient_loss(x_hq, aim, weights)
+        main = losses.psnr_loss(x_hq, aim) if config.pixel_loss == "psnr" else pixel
+        loss = main + config.gradient_weight * losses.gradient_loss(x_hq, aim, weights)
         if config.ssim_weight:
             loss = loss + config.ssim_weight * losses.ssim_loss(x_hq, aim)
         with torch.no_grad():

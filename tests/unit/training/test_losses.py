@@ -16,6 +16,7 @@ from qusr_train.training.losses import (
     laplace_loss,
     normalized_uncertainty,
     patch_weights,
+    psnr_loss,
     uncertainty_loss,
 )
 from qusr_train.training.perceptual import VGG16, PerceptualLoss, find_backbone
@@ -72,6 +73,21 @@ def test_charbonnier_by_hand() -> None:
     # a 3-4-5 triangle: sqrt(0.003^2 + 0.004^2)
     assert charbonnier_loss(_constant(0.003), _constant(0.0), eps=0.004).item() == pytest.approx(0.005)
     assert charbonnier_loss(_constant(0.7), _constant(0.7)).item() == pytest.approx(1e-3)
+
+
+def test_psnr_loss_is_psnr() -> None:
+    x_hq, x_gt = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    psnr = -10 * torch.log10(((x_hq - x_gt) / 2).square().mean((1, 2, 3)))
+    wanted = -(psnr.mean() - 10 * math.log10(4)) * math.log(10) / 10
+    assert psnr_loss(x_hq, x_gt).item() == pytest.approx(wanted.item(), abs=1e-3)
+
+
+def test_psnr_loss_settles_on_the_mean_and_charbonnier_on_the_median() -> None:
+    x_gt = torch.tensor([0.0, 0.0, 0.9]).repeat(100).view(1, 1, 1, -1)
+    for loss, wanted in ((psnr_loss, 0.3), (charbonnier_loss, 0.0)):
+        values = torch.linspace(-0.5, 1, 151)
+        best = min(values, key=lambda v: loss(torch.full_like(x_gt, float(v)), x_gt).item())
+        assert float(best) == pytest.approx(wanted, abs=0.006)
 
 
 def test_easy_patches_count_as_much_as_hard_ones() -> None:
