@@ -70,12 +70,14 @@ class Values:
 
     def _cheap(self, given: dict[str, Any]) -> dict[str, Any]:
         """Sizes that would take minutes and gigabytes are right, but no use here; nor is the golden VAE at 8 x 8."""
-        image, latent, uncertainty = (given.get(name) for name in ("image", "latent", "uncertainty"))
+        first = {name: (value or [None])[0] if isinstance(value, list) else value for name, value in given.items()}
+        image, latent, uncertainty = (first.get(name) for name in ("image", "latent", "uncertainty"))
         sides = list(image.shape[1:3]) if isinstance(image, torch.Tensor) else []
         sides += [8 * side for side in latent["samples"].shape[-2:]] if latent else []
         sides += list(uncertainty.map.shape[-2:]) if uncertainty else []
-        if given.get("vae") is self.vaes[-1] and min(sides, default=16) < 16:
-            given["vae"] = self.nano.vae  # the norms of the other one need more than one value
+        if first.get("vae") is self.vaes[-1] and min(sides, default=16) < 16:
+            # the norms of the other one need more than one value
+            given["vae"] = [self.nano.vae] if isinstance(given["vae"], list) else self.nano.vae
         for name, most in (("factor", 16.0), ("scale", 16.0), ("longest_side", 64), ("megapixels", 0.01)):
             values = given.get(name, [])
             few = [min(v, most) if 0 < v < 1e6 else v for v in (values if isinstance(values, list) else [values])]

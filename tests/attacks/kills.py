@@ -1,6 +1,7 @@
 """Training that is killed at random moments, and right inside its writes, must end as if nothing had happened.
 
 Each run is a child that is forked after the imports, so that it starts in milliseconds; a kill is the kernel's own.
+Needs Linux or macOS: `os.fork` and the module `resource` are not on Windows (`test_kills.py` is skipped there).
 """
 
 from __future__ import annotations

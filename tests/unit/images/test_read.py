@@ -85,6 +85,27 @@ def _profile(*primaries: tuple[float, float, float]) -> bytes:
     return head + struct.pack(">I", len(tags)) + table + body
 
 
+def _print_profile(inks: dict[tuple[int, int, int, int], tuple[int, int, int]]) -> bytes:
+    """An ICC profile of a CMYK printer: Lab (0 to 255 each) of the corners that `inks` names, white elsewhere."""
+    identity = struct.pack(">9i", *(65536 if place % 4 == 0 else 0 for place in range(9)))
+    ramp = bytes(range(256))
+    corners = [(c, m, y, k) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
+    colours = b"".join(bytes(inks.get(corner, (255, 128, 128))) for corner in corners)
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 6) + b"print\0" + bytes(78),
+        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061),
+        b"cprt": b"text" + bytes(4) + b"none\0",
+        b"A2B0": b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + 4 * ramp + colours + 3 * ramp,
+    }
+    table, body, place = b"", b"", 128 + 4 + 12 * len(tags)
+    for tag, content in tags.items():
+        table += tag + struct.pack(">II", place + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    head = struct.pack(">I4sI4s4s4s", place + len(body), b"none", 0x02100000, b"prtr", b"CMYK", b"Lab ")
+    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061) + bytes(48)
+    return head + struct.pack(">I", len(tags)) + table + body
+
+
 def test_embedded_profile_becomes_srgb(tmp_path: Path) -> None:
     red, green, blue = (0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)
     swapped = _profile(green, red, blue)  # what this profile calls red is sRGB's green
@@ -142,6 +163,33 @@ def test_16_bit_colour_keeps_its_depth(tmp_path: Path, write: Callable[..., None
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "print.jpg", quality=100)
     assert read_image(tmp_path / "print.jpg").rgb[0].mean((1, 2)).tolist() == pytest.approx([1.0, 0.0, 0.0], abs=0.02)
+
+
+def test_cmyk_with_its_profile_becomes_what_the_printer_would_print(tmp_path: Path) -> None:
+    profile = _print_profile({(0, 1, 1, 0): (118, 128, 230)})  # magenta and yellow: a dark yellow in this printer
+    picture = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    picture.save(tmp_path / "print.tif", icc_profile=profile)
+    red, green, blue = read_image(tmp_path / "print.tif").rgb[0].mean((1, 2)).tolist()
+    assert red < 0.6
+    assert green > 0.3
+    assert blue < 0.2
+
+
+def test_palette_with_a_profile_becomes_srgb(tmp_path: Path) -> None:
+    red, green, blue = (0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)
+    picture = Image.new("P", (2, 2))
+    picture.putpalette([255, 0, 0])
+    picture.save(tmp_path / "palette.png", icc_profile=_profile(green, red, blue))
+    assert read_image(tmp_path / "palette.png").rgb[0, :, 0, 0].tolist() == pytest.approx([0.0, 1.0, 0.0], abs=0.02)
+
+
+def test_float_tiff_keeps_its_depth_and_hdr_is_named(tmp_path: Path) -> None:
+    tones = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    Image.fromarray(tones).save(tmp_path / "deep.tif")
+    assert (read_image(tmp_path / "deep.tif").rgb[0, 0].numpy() == tones).all()
+    Image.fromarray(tones * 30).save(tmp_path / "hdr.tif")
+    with pytest.raises(ImageError, match=r"hdr\.tif.*HDR"):
+        read_image(tmp_path / "hdr.tif")
 
 
 def test_palette_keeps_colours_and_transparency(tmp_path: Path) -> None:
