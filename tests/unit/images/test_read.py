@@ -60,50 +60,47 @@ def test_failed_writing_leaves_no_part(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
 
 
-def _profile(*primaries: tuple[float, float, float]) -> bytes:
-    """An ICC profile with gamma 2.2 and these primaries (XYZ, D50)."""
+WHITE = (0.9642, 1.0, 0.8249)  # D50
 
-    def fixed(*values: float) -> bytes:
-        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
 
-    name = b"test\0"
+def _fixed(*values: float) -> bytes:
+    return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+
+
+def _icc(kind: bytes, space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """An ICC profile of a class, from a colour space to the connection space."""
     tags = {
-        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78),
-        b"wtpt": b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249),
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(78),
+        b"wtpt": b"XYZ " + bytes(4) + _fixed(*WHITE),
         b"cprt": b"text" + bytes(4) + b"none\0",
-    }
-    for channel, primary in zip((b"r", b"g", b"b"), primaries, strict=True):
-        tags[channel + b"XYZ"] = b"XYZ " + bytes(4) + fixed(*primary)
-        tags[channel + b"TRC"] = b"curv" + bytes(4) + struct.pack(">IH", 1, round(2.2 * 256))
-    table, body, place = b"", b"", 128 + 4 + 12 * len(tags)
-    for tag, content in tags.items():
-        padded = content + bytes(-len(content) % 4)
-        table += tag + struct.pack(">II", place + len(body), len(content))
-        body += padded
-    head = struct.pack(">I4sI4s4s4s", place + len(body), b"none", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
-    head += bytes(12) + b"acsp" + bytes(28) + fixed(0.9642, 1.0, 0.8249) + bytes(48)
-    return head + struct.pack(">I", len(tags)) + table + body
-
-
-def _print_profile(inks: dict[tuple[int, int, int, int], tuple[int, int, int]]) -> bytes:
-    """An ICC profile of a CMYK printer: Lab (0 to 255 each) of the corners that `inks` names, white elsewhere."""
-    identity = struct.pack(">9i", *(65536 if place % 4 == 0 else 0 for place in range(9)))
-    ramp = bytes(range(256))
-    corners = [(c, m, y, k) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
-    colours = b"".join(bytes(inks.get(corner, (255, 128, 128))) for corner in corners)
-    tags = {
-        b"desc": b"desc" + bytes(4) + struct.pack(">I", 6) + b"print\0" + bytes(78),
-        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061),
-        b"cprt": b"text" + bytes(4) + b"none\0",
-        b"A2B0": b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + 4 * ramp + colours + 3 * ramp,
+        **tags,
     }
     table, body, place = b"", b"", 128 + 4 + 12 * len(tags)
     for tag, content in tags.items():
         table += tag + struct.pack(">II", place + len(body), len(content))
         body += content + bytes(-len(content) % 4)
-    head = struct.pack(">I4sI4s4s4s", place + len(body), b"none", 0x02100000, b"prtr", b"CMYK", b"Lab ")
-    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061) + bytes(48)
+    head = struct.pack(">I4sI4s4s4s", place + len(body), b"none", 0x02100000, kind, space, connection)
+    head += bytes(12) + b"acsp" + bytes(28) + _fixed(*WHITE) + bytes(48)
     return head + struct.pack(">I", len(tags)) + table + body
+
+
+def _profile(*primaries: tuple[float, float, float]) -> bytes:
+    """An ICC profile with gamma 2.2 and these primaries (XYZ, D50)."""
+    tags = {}
+    for channel, primary in zip((b"r", b"g", b"b"), primaries, strict=True):
+        tags[channel + b"XYZ"] = b"XYZ " + bytes(4) + _fixed(*primary)
+        tags[channel + b"TRC"] = b"curv" + bytes(4) + struct.pack(">IH", 1, round(2.2 * 256))
+    return _icc(b"mntr", b"RGB ", b"XYZ ", tags)
+
+
+def _print_profile(inks: dict[tuple[int, int, int, int], tuple[int, int, int]]) -> bytes:
+    """An ICC profile of a CMYK printer: Lab (0 to 255 each) of the corners that `inks` names, white elsewhere."""
+    identity = _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
+    ramp = bytes(range(256))
+    corners = [(c, m, y, k) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
+    colours = b"".join(bytes(inks.get(corner, (255, 128, 128))) for corner in corners)
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + 4 * ramp + colours + 3 * ramp
+    return _icc(b"prtr", b"CMYK", b"Lab ", {b"A2B0": table})
 
 
 def test_embedded_profile_becomes_srgb(tmp_path: Path) -> None:
