@@ -16,7 +16,9 @@ def add(commands: Commands) -> None:
     degrade.add_argument("--patch", type=int, default=512, help="side of the targets in pixels (default: 512)")
     degrade.add_argument("--seed", type=int, default=1, help="(default: 1)")
     degrade.add_argument(
-        "--degradation", choices=("second_order", "authors", "camera", "camera_sharp"), default="second_order"
+        "--degradation",
+        choices=("second_order", "authors", "camera", "camera_mild", "camera_sharp"),
+        default="second_order",
     )
     degrade.add_argument("--sharpen_targets", action="store_true", help="unsharp-mask the targets (second_order)")
     degrade.add_argument("--photo_factors", type=float, nargs="+", default=[1.0], help="sizes to use photos at")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .camera import SHARP, degrade
+from .camera import MILD, SHARP, degrade
 from .degraded import Degraded
 from .real_esrgan import AUTHORS, PUBLISHED, degrade_second_order, read_ranges
 
@@ -18,8 +18,8 @@ Degradation = Callable[[Tensor, torch.Generator, int], Degraded]
 
 
 def degradation(name: str, sharpen_targets: bool = False, ranges: str = "") -> Degradation:
-    """The degradation called `camera`, `camera_sharp` (most targets are the photo itself), `second_order`
-    (Real-ESRGAN's ranges) or `authors` (those of QUSR's code).
+    """The degradation called `camera`, `camera_mild` (little to undo), `camera_sharp` (most targets are the photo
+    itself), `second_order` (Real-ESRGAN's ranges) or `authors` (those of QUSR's code).
 
     Args:
         sharpen_targets: unsharp-mask the targets; not for the cameras.
@@ -27,6 +27,8 @@ def degradation(name: str, sharpen_targets: bool = False, ranges: str = "") -> D
     """
     if name == "camera":
         return degrade
+    if name == "camera_mild":
+        return functools.partial(degrade, cameras=MILD)
     if name == "camera_sharp":
         return functools.partial(degrade, cameras=SHARP)
     chosen = read_ranges(Path(ranges)) if ranges else AUTHORS if name == "authors" else PUBLISHED

@@ -64,6 +64,8 @@ class TrainConfig:
     """Weigh the pixel and gradient losses of easy patches up and of hard ones down, as PSNR does (nano)."""
     teacher_share: float = 0.0
     """Pixel losses aim at the target mixed with this share of PAIRS/teacher, a crisper upscaler's pictures (nano)."""
+    steering_weight: float = 0.0
+    """Weight of the order of the captioner's words: more blur named, more detail; more noise named, less (nano)."""
     feature_weight: float = 0.0
     """Weight of the distance in EfficientNet-Lite0's features (nano; needs its two packages)."""
     adversarial_weight: float = 0.0
@@ -120,8 +122,8 @@ class TrainConfig:
     """Let all losses reach the UEM through the noise, as the reference does (stage `sd21`; costs a VAE encode)."""
     photo_factors: tuple[float, ...] = (0.5, 0.33)
     """Sizes at which every photo is used; most photos are soft at full size, and the degradations add softness."""
-    degradation: Literal["camera", "camera_sharp", "second_order", "authors"] = "camera"
-    """How photos become low-resolution: like a camera (mild; `camera_sharp`: crisper targets), or in two rounds."""
+    degradation: Literal["camera", "camera_mild", "camera_sharp", "second_order", "authors"] = "camera"
+    """How photos become small: like a camera (`_mild`: less to undo, `_sharp`: crisper targets), or in two rounds."""
     degradation_ranges: str = ""
     """JSON file with ranges of the two rounds, instead of those that `degradation` names."""
     upright: bool = False
@@ -183,7 +185,7 @@ class TrainConfig:
         for name in (
             "warmup", "workers", "noise_k", "noise_p", "gradient_weight", "ssim_weight", "uncertainty_weight",
             "l2_weight", "lpips_weight", "csd_weight", "csd_guidance", "weight_decay", "sample_every",
-            "feature_weight", "adversarial_weight", "adversarial_start", "adversarial_ramp",
+            "feature_weight", "adversarial_weight", "adversarial_start", "adversarial_ramp", "steering_weight",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"must be finite and at least 0, but got {getattr(self, name)}", field=name)
@@ -236,7 +238,9 @@ class TrainConfig:
             raise InputError("needs stage `sd21` and `pairs`, whose crops are fixed", field="cache_latents")
         if self.shard and (self.stage != "sd21" or self.compile):
             raise InputError("only for stage `sd21`, and not together with `compile`", field="shard")
-        for name in ("feature_weight", "adversarial_weight", "add_error_map", "add_film", "balance_patches"):
+        for name in (
+            "feature_weight", "adversarial_weight", "steering_weight", "add_error_map", "add_film", "balance_patches",
+        ):  # fmt: skip
             if getattr(self, name) and self.stage == "sd21":
                 raise InputError("only for nano, stages `base` and `qusr`", field=name)
         if self.pixel_loss != "charbonnier" and self.stage == "sd21":

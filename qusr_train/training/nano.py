@@ -31,6 +31,7 @@ from .crops import same_crops
 from .discriminator import Adversary
 from .features import FeatureLoss
 from .samples import varied_samples
+from .steering import EVERY, PICTURES, draw_steering, steering_loss
 from .step import Autocast, StepNoise, StepResult
 
 NEW = NanoConfig(film=128, uem="error", uem_channels=24)
@@ -218,6 +219,10 @@ class NanoTask:
         with torch.no_grad():
             bicubic = losses.charbonnier_loss(x_lq, aim, weights=weights)
             figures = {"pixel_loss": pixel.detach(), "gain_over_bicubic": bicubic / pixel.detach()}
+        if config.steering_weight and noise.step % EVERY == 0:
+            order = self._steering_loss(model, x_lq, normal, noise, autocast)
+            loss = loss + config.steering_weight * order
+            figures["steering_loss"] = order.detach()
         if self.features is not None:
             moved = same_crops([x_hq, x_gt], config.patch - FEATURE_SHIFT, noise)
             with autocast():
@@ -245,6 +250,21 @@ class NanoTask:
             path = Path(folder) / "nano.safetensors"
             self.export(weights, path, {})
             yield Restorer(load_nano(path), next(self.model.parameters()).device)
+
+    def _steering_loss(
+        self, model: nn.Module, x_lq: Tensor, normal: Tensor | None, noise: StepNoise, autocast: Autocast
+    ) -> Tensor:
+        """The first pictures of the batch, each with two prompts."""
+        steering = draw_steering(torch.Generator().manual_seed(noise.generator.initial_seed()))
+        few = x_lq[:PICTURES]
+        tokens = encode_tokens([steering.more] * len(few) + [steering.less] * len(few)).to(x_lq.device)
+        twice = None if normal is None else normal[:PICTURES].repeat(2, 1, 1, 1)
+        with autocast():
+            both, _ = model(
+                few.repeat(2, 1, 1, 1).contiguous(memory_format=torch.channels_last), tokens, twice, self.noise
+            )
+        more, less = both.chunk(2)
+        return steering_loss(more, less, steering)
 
     def _uncertainty_loss(self, x_hq: Tensor, x_gt: Tensor, u: Tensor) -> Tensor:
         if isinstance(self.model.uem, ErrorUEM):

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from qusr_train.data.camera import degrade
+from qusr_train.data.camera import MILD, degrade
 from qusr_train.data.camera_pairs import fit_blur
+from qusr_train.data.degradation import degradation
 from qusr_train.data.degraded import Applied
 from qusr_train.data.filters import filter_image, gaussian_kernel, jpeg, sinc_kernel
 from qusr_train.images.check import enlarge
@@ -144,3 +145,12 @@ def test_jpeg_loses_more_at_lower_quality(texture: Tensor) -> None:
     errors = [(jpeg(texture, quality) - texture).abs().mean().item() for quality in (95, 70, 40, 10)]
     assert errors == sorted(errors)
     assert 0 < errors[0] < 0.02
+
+
+def test_the_mild_camera_leaves_less_to_undo(texture: Tensor) -> None:
+    usual = [degrade(texture, _generator(seed)).applied for seed in range(80)]
+    mild = [degradation("camera_mild")(texture, _generator(seed), 4).applied for seed in range(80)]
+    assert torch.equal(
+        degradation("camera_mild")(texture, _generator(3), 4).lr, degrade(texture, _generator(3), cameras=MILD).lr
+    )
+    assert sum(a.blur for a in mild if a) < 0.75 * sum(a.blur for a in usual if a)
