@@ -53,7 +53,7 @@ MORE = frozenset({
     "photo_factors", "degradation", "sharpen_targets", "precision", "optimizer", "gradient_checkpointing", "workers",
     "save_every", "log_every", "sample_every", "tracker", "hold", "feature_weight", "adversarial_weight",
     "adversarial_start", "adversarial_ramp", "adversarial_crop", "discriminator_learning_rate",
-    "add_error_map", "balance_patches", "upright", "continue_lora", "add_film",
+    "add_error_map", "balance_patches", "upright", "continue_lora", "add_film", "steering_weight",
 })  # fmt: skip
 MOST = {"workers": 16, "rank": 256, "uem_channels": 512, "accumulation": 1024}
 TRACKERS = ("auto", "tensorboard", "none")
