@@ -143,6 +143,14 @@ def level(value: float, thresholds: tuple[float, ...]) -> int:
     return sum(value >= t for t in thresholds)
 
 
+def caption_text(clarity: str, color: str, noise: str, artifacts: str, lighting: str) -> str:
+    """The four sentences around the captioner's words."""
+    return (
+        f"The low-resolution image has {clarity}. The color is {color}. "
+        f"There is {noise} and {artifacts}. The lighting is {lighting}."
+    )
+
+
 def describe(q: Quality) -> str:
     """The quality prompt: four sentences (clarity, color, noise, lighting), about 50 CLIP tokens."""
     clarity = CLARITY_WORDS[level(q.blur, BLUR_LEVELS)]
@@ -165,10 +173,7 @@ def describe(q: Quality) -> str:
     lighting = f"{exposure} with {CONTRAST_WORDS[level(q.contrast, CONTRAST_LEVELS)]}"
     if q.clipped > CLIPPED_THRESHOLD:
         lighting += " and clipped areas"
-    return (
-        f"The low-resolution image has {clarity}. The color is {color}. "
-        f"There is {noise} and {artifacts}. The lighting is {lighting}."
-    )
+    return caption_text(clarity, color, noise, artifacts, lighting)
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ class NanoTask:
         self, model: nn.Module, x_lq: Tensor, normal: Tensor | None, noise: StepNoise, autocast: Autocast
     ) -> Tensor:
         """The first pictures of the batch, each with two prompts."""
-        steering = draw_steering(torch.Generator().manual_seed(noise.generator.initial_seed()))
+        steering = draw_steering(noise.generator)
         few = x_lq[:PICTURES]
         tokens = encode_tokens([steering.more] * len(few) + [steering.less] * len(few)).to(x_lq.device)
         twice = None if normal is None else normal[:PICTURES].repeat(2, 1, 1, 1)

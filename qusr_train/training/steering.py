@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..captions import measured as quality
+from ..captions.estimators import luma
 from ..data.choices import Choices
 from ..images.gaussian import gaussian_window
 
@@ -20,7 +21,6 @@ EVERY = 2
 """Steps between two comparisons."""
 PICTURES = 2
 """Pictures of a batch that are restored twice for it."""
-_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -37,44 +37,39 @@ class Steering:
 
 
 def draw_steering(generator: torch.Generator) -> Steering:
-    """Neighbouring words of clarity or noise, in a whole caption or alone."""
+    """Neighbouring words of clarity or noise, in a whole caption or alone; `generator` makes every random choice."""
     choices = Choices(generator)
     clarity = choices.chance(0.6)
     words = quality.CLARITY_WORDS if clarity else quality.NOISE_WORDS
     step = choices.below(len(words) - 1)
+    near, far = words[step : step + 2]
     if choices.chance(0.6):
-        near, far = (_caption(words[step + i], clarity, choices.generator) for i in (0, 1))
-    else:
-        short = choices.chance(0.5)
-        near, far = (words[step + i].split(", ")[-1] if short else words[step + i] for i in (0, 1))
-    return Steering(far, near, 1.6, 0.04) if clarity else Steering(near, far, 0.7, 0.02)
-
-
-def _caption(word: str, clarity: bool, generator: torch.Generator) -> str:
-    """The captioner's text around a word; the same generator state gives the same text."""
-    choices = Choices(torch.Generator().manual_seed(generator.initial_seed()))
-    parts = [
-        choices.one_of(w)
-        for w in (
-            quality.CLARITY_WORDS, quality.COLOR_WORDS, quality.NOISE_WORDS, quality.BLOCKING_WORDS,
-            quality.EXPOSURE_WORDS, quality.CONTRAST_WORDS,
+        other, color, artifacts, exposure, contrast = (
+            choices.one_of(scale)
+            for scale in (
+                quality.NOISE_WORDS if clarity else quality.CLARITY_WORDS, quality.COLOR_WORDS, quality.BLOCKING_WORDS,
+                quality.EXPOSURE_WORDS, quality.CONTRAST_WORDS,
+            )
+        )  # fmt: skip
+        near, far = (
+            quality.caption_text(
+                word if clarity else other, color, other if clarity else word, artifacts, f"{exposure} with {contrast}"
+            )
+            for word in (near, far)
         )
-    ]  # fmt: skip
-    parts[0 if clarity else 2] = word
-    return (
-        f"The low-resolution image has {parts[0]}. The color is {parts[1]}. There is {parts[2]} and {parts[3]}. "
-        f"The lighting is {parts[4]} with {parts[5]}."
-    )
+    elif choices.chance(0.5):
+        near, far = (word.split(", ")[-1] for word in (near, far))
+    return Steering(far, near, 1.6, 0.04) if clarity else Steering(near, far, 0.7, 0.02)
 
 
 def detail(x: Tensor, sigma: float) -> Tensor:
     """(B,): mean absolute difference of luma to its blurred self; x (B, 3, H, W) in [-1, 1]."""
-    luma = (x.float() * x.new_tensor(_LUMA, dtype=torch.float32).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    y = luma(x.float())[:, None]
     size = 2 * round(3 * sigma) + 1
     window = gaussian_window(size, sigma, device=x.device)
-    low = F.conv2d(F.conv2d(luma, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
+    low = F.conv2d(F.conv2d(y, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
     edge = size // 2
-    return (luma[..., edge:-edge, edge:-edge] - low).abs().mean((1, 2, 3))
+    return (y[..., edge:-edge, edge:-edge] - low).abs().mean((1, 2, 3))
 
 
 def steering_loss(more: Tensor, less: Tensor, steering: Steering) -> Tensor:
