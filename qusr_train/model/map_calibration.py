@@ -80,10 +80,12 @@ class MapCalibration:
         """The same for |U|, averaged over the channels, of any shape."""
         magnitude = magnitude.float()
         x, y = (torch.tensor(axis, device=magnitude.device) for axis in zip(*self.curve, strict=True))
-        place = torch.searchsorted(x, magnitude.contiguous()).clamp(1, len(x) - 1)
-        x0, x1, y0, y1 = x[place - 1], x[place], y[place - 1], y[place]
-        share = ((magnitude - x0) / (x1 - x0)).clamp(0, 1)
-        return torch.where(magnitude > x[-1], magnitude * (y[-1] / x[-1]), torch.lerp(y0, y1, share))
+        slope = y.diff() / x.diff()
+        # One more line at both ends: even below the first point, in proportion above the last.
+        rise = torch.cat([slope.new_zeros(1), slope, y[-1:] / x[-1:]])
+        start = torch.cat([y[:1], y[:-1] - slope * x[:-1], y.new_zeros(1)])
+        line = torch.bucketize(magnitude.contiguous(), x)
+        return torch.addcmul(start[line], rise[line], magnitude)
 
     def trust_for(self, error: float) -> TrustLevel | None:
         """The measured level that promises an error of at most `error`; None if the smallest one promises more."""

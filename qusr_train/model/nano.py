@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .error_map import ErrorUEM
+from .precision import fast_products
 from .uncertainty import UEM
 
 # Limits of what a file may claim, far above any model that is called nano.
@@ -260,6 +261,11 @@ class NanoUNet(nn.Module):
         z = z_g
         if width % multiple or height % multiple:
             z = F.pad(z_g, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        with fast_products(z):
+            eps = self._predict(z, context)
+        return eps[..., :height, :width].to(z.dtype)
+
+    def _predict(self, z: Tensor, context: Tensor) -> Tensor:
         prompt = None if self.prompt_vector is None else self.prompt_vector(context)
         x = self.conv_in(z)
         skips = []
@@ -270,7 +276,7 @@ class NanoUNet(nn.Module):
         x = self.mid_out(self.mid_attention(self.mid_in(x, prompt), context), prompt)
         for blocks, up in zip(reversed(self.up_blocks), reversed(self.upsamplers), strict=True):
             x = blocks(F.pixel_shuffle(up(x), 2).add_(skips.pop()), prompt)
-        return self.conv_out(x)[..., :height, :width]
+        return self.conv_out(x)
 
 
 class PixelUnshuffleVAE(nn.Module):

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from qusr_train.checkpoints.nano_file import NanoCheckpoint, save_nano
+from qusr_train.model import precision
 from qusr_train.model.nano import NanoConfig
 from tests.support import tiny_nano
 
@@ -31,6 +32,12 @@ def _one_cpu_thread() -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def float32_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nano's UNet in float32 on every CPU, where a test compares two ways to the same result."""
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,7 @@ def test_new_adapters_change_nothing_and_only_they_train(unet: NanoUNet) -> None
     assert {name.split(".lora_")[0] for name in trainable} == set(NANO_LAYERS)
 
 
+@pytest.mark.usefixtures("float32_products")
 @pytest.mark.parametrize(("rank", "alpha"), [(4, 8.0), (2, 8.0), (3, 3.0)])
 def test_merged_model_equals_peft(unet: NanoUNet, rank: int, alpha: float) -> None:
     adapted, merged = _adapted(unet, rank, alpha), copy.deepcopy(unet)
