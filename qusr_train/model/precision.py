@@ -15,7 +15,7 @@ def multiplies_bfloat16() -> bool:
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
         return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch before 2.11
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # an older torch
     return known is not None and bool(known())
 
 
