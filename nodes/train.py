@@ -49,11 +49,12 @@ MORE = frozenset({
     "learning_rate", "schedule", "warmup", "weight_decay", "beta2", "uem_learning_rate", "ema", "accumulation",
     "pixel_loss", "gradient_weight", "ssim_weight", "l2_weight", "lpips_weight", "csd_weight", "uncertainty_weight",
     "uncertainty_alpha", "uncertainty_norm", "lpips_backbone", "csd_guidance", "csd_timesteps", "csd_prompt",
-    "csd_negative_prompt", "rank", "uem_channels", "noise_variant", "noise_k", "noise_m", "noise_p", "noise_gradient",
-    "photo_factors", "degradation", "sharpen_targets", "precision", "optimizer", "gradient_checkpointing", "workers",
-    "save_every", "log_every", "sample_every", "tracker", "hold", "feature_weight", "adversarial_weight",
-    "adversarial_start", "adversarial_ramp", "adversarial_crop", "discriminator_learning_rate",
-    "add_error_map", "balance_patches", "upright", "continue_lora", "add_film", "steering_weight",
+    "csd_negative_prompt", "rank", "uem_channels", "noise_variant", "noise_k", "noise_m", "noise_p", "noise_grain",
+    "noise_gradient", "photo_factors", "degradation", "sharpen_targets", "precision", "optimizer",
+    "gradient_checkpointing", "workers", "save_every", "log_every", "sample_every", "tracker", "hold",
+    "feature_weight", "adversarial_weight", "adversarial_start", "adversarial_ramp", "adversarial_crop",
+    "discriminator_learning_rate", "add_error_map", "balance_patches", "upright", "continue_lora", "add_film",
+    "steering_weight",
 })  # fmt: skip
 MOST = {"workers": 16, "rank": 256, "uem_channels": 512, "accumulation": 1024}
 TRACKERS = ("auto", "tensorboard", "none")

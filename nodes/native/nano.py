@@ -162,7 +162,7 @@ def load_nano_models(lora_strength: float = 1.0, path: str = str(BUNDLED)) -> Lo
     """
     changed = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
     checkpoint, model, clip, vae, uem = _base(path, changed)
-    patched = make_one_step(model.clone(), checkpoint.noise.variant)
+    patched = make_one_step(model.clone(), checkpoint.noise.variant, grain=checkpoint.noise.grain)
     if checkpoint.lora and lora_strength:
         keys = {name: f"diffusion_model.{name}.weight" for name in checkpoint.lora}
         patches = lora_patches(checkpoint.lora, keys)

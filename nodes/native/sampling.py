@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from ...qusr_train.model.noise import Variant
+from ...qusr_train.model.noise import Variant, kept_grain
 from .comfy_types import MODEL, Executor, ModelOptions
 
-_WRAPPER_KEY = "qusr_paper_variant"
+_WRAPPER_KEY = "qusr_after_noise"
 
 
 class OneStepSampling(torch.nn.Module):
@@ -70,32 +71,43 @@ class OneStepSampling(torch.nn.Module):
         return latent
 
 
-def _subtract_injected(
-    executor: Executor,
-    model_wrap: object,
-    sigmas: Tensor,
-    extra_args: ModelOptions,
-    callback: Callable[[int, Tensor, Tensor, int], None] | None,
-    noise: Tensor,
-    latent_image: Tensor | None = None,
-    denoise_mask: Tensor | None = None,
-    disable_pbar: bool = False,
-) -> Tensor:
-    """Paper variant: z_lq - eps = (z_g - eps) - injected noise, in the result and in the x0 a callback sees.
+@dataclass(frozen=True)
+class _AfterNoise:
+    """Takes the injected noise out of the sampler's result, or leaves a share of it as grain.
 
-    Outside a denoise mask the sampler returns the latent itself, without noise to subtract.
+    The sampler ends with z_g - eps. Paper variant: z_lq - eps = (z_g - eps) - injected noise. The x0 that a callback
+    sees changes likewise. Outside a denoise mask the sampler returns the latent itself, without noise.
     """
-    injected = noise if denoise_mask is None else noise * denoise_mask
 
-    seen = None
-    if callback is not None:
-        report = callback
+    variant: Variant
+    grain: float
 
-        def seen(step: int, x0: Tensor, x: Tensor, total: int) -> None:
-            report(step, x0 - injected, x, total)
+    def __call__(
+        self,
+        executor: Executor,
+        model_wrap: object,
+        sigmas: Tensor,
+        extra_args: ModelOptions,
+        callback: Callable[[int, Tensor, Tensor, int], None] | None,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        injected = noise if denoise_mask is None else noise * denoise_mask
+        change = -injected if self.variant == "paper" else torch.zeros_like(injected)
+        if self.grain:
+            change += kept_grain(injected, self.grain)
 
-    restored = executor(model_wrap, sigmas, extra_args, seen, noise, latent_image, denoise_mask, disable_pbar)
-    return restored - injected
+        seen = None
+        if callback is not None:
+            report = callback
+
+            def seen(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+                report(step, x0 + change, x, total)
+
+        restored = executor(model_wrap, sigmas, extra_args, seen, noise, latent_image, denoise_mask, disable_pbar)
+        return restored + change
 
 
 def make_one_step(
@@ -105,6 +117,7 @@ def make_one_step(
     signal: float = 1.0,
     noise: float = 1.0,
     diffused: bool = False,
+    grain: float = 0.0,
 ) -> MODEL:
     """Patch a cloned ModelPatcher in place for one-step residual sampling and return it.
 
@@ -113,11 +126,12 @@ def make_one_step(
         variant: which residual formula (see `qusr_train.noise`).
         timestep: what the UNet is told, 1 for QUSR.
         signal, noise, diffused: see `OneStepSampling`.
+        grain: share of the injected noise that stays (see `qusr_train.noise`).
     """
     patcher.add_object_patch("model_sampling", OneStepSampling(timestep, signal, noise, diffused))
-    if variant == "paper":
+    if variant == "paper" or grain:
         patcher.add_wrapper_with_key(
-            comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE, _WRAPPER_KEY, _subtract_injected
+            comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE, _WRAPPER_KEY, _AfterNoise(variant, grain)
         )
     return patcher
 

@@ -13,7 +13,7 @@ COLOR_FIXES = ("wavelet", "adain", "none")
 WAVELET_LEVELS = 5
 
 
-def _low_pass(image: Tensor, radius: int) -> Tensor:
+def low_pass(image: Tensor, radius: int) -> Tensor:
     """One a-trous step: the (1, 2, 1)/4 kernel with holes of `radius`, replicated borders."""
     # Sums of shifted pictures: a depthwise convolution of the same weights takes twenty times as long on a CPU.
     for dim in (-1, -2):
@@ -28,7 +28,7 @@ def _low_pass(image: Tensor, radius: int) -> Tensor:
 def low_frequencies(image: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
     """What remains of (B, C, H, W) after `levels` a-trous low-pass steps of radius 1, 2, 4, ..."""
     for level in range(levels):
-        image = _low_pass(image, 2**level)
+        image = low_pass(image, 2**level)
     return image
 
 

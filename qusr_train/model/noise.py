@@ -12,18 +12,29 @@ residual is subtracted from:
 | result (eq. 1, 2)      | z_hq = z_lq - eps_theta(z_g, t, C)  | z_hq = z_g - eps_theta(z_g, t, C)  |
 
 A third, `sobel`, is CODSR's (arXiv 2512.14061): the map is its Sobel weight, not encoded, and sigma is that weight.
+
+Not in the paper: a model whose latents are pixels may leave a share of the injected noise in the result, as grain
+(`kept_grain`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from ..images.color import low_pass
 
 Variant = Literal["paper", "reference", "sobel"]
+_BLURS = 2  # of (1, 2, 1) / 4: together (1, 4, 6, 4, 1) / 16, a standard deviation of one pixel
+_KEPT = 70 / 256 / math.sqrt(3)
+"""Standard deviation of white noise of three colours after their mean and the blurs, over that before."""
+
 MOST = 1e4
 """Largest value of a noise parameter; more only overflows."""
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -50,6 +61,8 @@ class NoiseParameters:
     """Strength of the injected noise (eq. 7), at least 0; 0 injects none."""
     delta: float = 1e-8
     """Keeps the square root (eq. 6) away from 0, at least 0."""
+    grain: float = 0.0
+    """Share of the injected noise that stays in the result (`kept_grain`, not in the paper), at least 0."""
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -59,6 +72,7 @@ class NoiseParameters:
             ("m", 0.0, 1.0),
             ("p", 0.0, MOST),
             ("delta", 0.0, MOST),
+            ("grain", 0.0, MOST),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -137,6 +151,32 @@ def residual_step(z_g: Tensor, eps: Tensor, injected: Tensor, variant: Variant) 
     return restored - injected if variant == "paper" else restored
 
 
+def kept_grain(injected: Tensor, grain: float) -> Tensor:
+    """What stays of the injected noise: grey, soft grain, strong where the map is unsure as the noise itself.
+
+    White noise is finer than anything in a photo and colours it; the mean of the three colours, blurred over about a
+    pixel, looks like texture that is too small to be made out. Its power is `grain` squared of the noise's.
+
+    Args:
+        injected: (B, 3 s^2, h, w), latents that are blocks of s x s pixels (`nano.PixelUnshuffleVAE`).
+        grain: `NoiseParameters.grain`.
+
+    Returns:
+        (B, 3 s^2, h, w), to be added to the restored latent.
+
+    Raises:
+        ValueError: latents that are no pixels.
+    """
+    channels = injected.shape[1]
+    block = math.isqrt(channels // 3)
+    if channels != 3 * block**2:
+        raise ValueError(f"grain: needs latents of 3 x s x s channels, blocks of pixels, but got {channels} channels")
+    grey = F.pixel_shuffle(injected.unflatten(1, (3, block**2)).mean(1), block)
+    for _ in range(_BLURS):
+        grey = low_pass(grey, 1)
+    return F.pixel_unshuffle(grey, block).mul_(grain / _KEPT).repeat(1, 3, 1, 1)
+
+
 def guided_step(
     z_lq: Tensor,
     u_encoded: Tensor | None,
@@ -167,7 +207,8 @@ def guided_step(
         sigma = even.expand_as(sigma)
     injected = injected_noise(noise, sigma, parameters.p)
     z_g = z_lq + injected
-    return residual_step(z_g, denoise(z_g).float(), injected, parameters.variant)
+    restored = residual_step(z_g, denoise(z_g).float(), injected, parameters.variant)
+    return restored + kept_grain(injected, parameters.grain) if parameters.grain else restored
 
 
 def image_seed(seed: int, index: int, rule: str = "fixed") -> int:

@@ -118,6 +118,8 @@ class TrainConfig:
     """Noise floor m, in [0, 1] (stages `qusr`, `sd21`)."""
     noise_p: float = 0.5
     """Noise strength p; 0 trains without uncertainty-guided noise (stages `qusr`, `sd21`)."""
+    noise_grain: float = 0.0
+    """Share of the injected noise that the finished model leaves in the picture as grain; no loss sees it (`qusr`)."""
     noise_gradient: bool = False
     """Let all losses reach the UEM through the noise, as the reference does (stage `sd21`; costs a VAE encode)."""
     photo_factors: tuple[float, ...] = (0.5, 0.33)
@@ -183,9 +185,10 @@ class TrainConfig:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         check_types(self)
         for name in (
-            "warmup", "workers", "noise_k", "noise_p", "gradient_weight", "ssim_weight", "uncertainty_weight",
-            "l2_weight", "lpips_weight", "csd_weight", "csd_guidance", "weight_decay", "sample_every",
-            "feature_weight", "adversarial_weight", "adversarial_start", "adversarial_ramp", "steering_weight",
+            "warmup", "workers", "noise_k", "noise_p", "noise_grain", "gradient_weight", "ssim_weight",
+            "uncertainty_weight", "l2_weight", "lpips_weight", "csd_weight", "csd_guidance", "weight_decay",
+            "sample_every", "feature_weight", "adversarial_weight", "adversarial_start", "adversarial_ramp",
+            "steering_weight",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"must be finite and at least 0, but got {getattr(self, name)}", field=name)

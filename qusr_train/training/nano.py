@@ -286,7 +286,9 @@ class NanoTask:
         history = start.training if start else {}
         checkpoint = NanoCheckpoint(
             config=model.unet.config,
-            noise=dataclasses.replace(self.noise, p=0.0) if config.stage == "base" else self.noise,
+            noise=dataclasses.replace(self.noise, p=0.0)
+            if config.stage == "base"
+            else dataclasses.replace(self.noise, grain=config.noise_grain),
             unet=unet,
             text_encoder=strip_text_prefix({k: v.detach().clone() for k, v in model.text_encoder.state_dict().items()}),
             uem={k: v.detach().clone() for k, v in model.uem.state_dict().items()},

@@ -74,6 +74,27 @@ def test_reference_variant_keeps_the_noise_and_paper_variant_does_not(
     assert torch.allclose(results["paper"], results["reference"] - injected, atol=1e-5)
 
 
+def test_grain_stays_in_the_result_where_the_noise_mask_allows_it(
+    pack: Any, nano: Any, separate: Any, photo: Tensor
+) -> None:
+    parts = separate(photo, seed=5)
+    one_step, make = pack.nodes.denoise.one_step, pack.nodes.native.sampling.make_one_step
+    kept_grain = importlib.import_module("qusr_pack.qusr_train.model.noise").kept_grain
+    bare = nano.model.clone()
+    bare.wrappers.clear()
+    mask = torch.zeros(1, 1, *parts.latent["samples"].shape[-2:])
+    mask[..., : mask.shape[-1] // 2] = 1.0
+    latent = {**parts.latent, "noise_mask": mask}
+    for variant in ("paper", "reference"):
+        clean, grainy = (
+            one_step(make(bare.clone(), variant, grain=grain), parts.conditioning, latent, parts.noise)["samples"]
+            for grain in (0.0, 0.8)
+        )
+        expected = kept_grain(parts.noise.generate_noise(latent) * mask, 0.8)
+        assert expected.abs().max() > 1e-3
+        assert torch.allclose(grainy - clean, expected, atol=1e-5)
+
+
 def test_tiles_agree_with_the_whole(node: Any, nano: Any, separate: Any, photo: Tensor) -> None:
     parts = separate(photo)
     passes: list[int] = []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from qusr_train.model.noise import (
     NoiseParameters,
@@ -16,6 +17,7 @@ from qusr_train.model.noise import (
     even_sigma,
     guided_step,
     injected_noise,
+    kept_grain,
     noise_sigma,
     residual_step,
     seeded_noise,
@@ -187,3 +189,38 @@ def test_guided_step_with_even_noise() -> None:
     torch.testing.assert_close(uniform, noise * even * 0.5)
     torch.testing.assert_close(uniform.square().mean(), adaptive.square().mean(), rtol=0.1, atol=0)
     assert not torch.equal(uniform, adaptive)
+
+
+def test_grain_of_one_dot_by_hand() -> None:
+    # A dot of 12 in one colour: 4 in the mean; (1, 4, 6, 4, 1) / 16 both ways: 4 * 6 * 6 / 256 in the middle and
+    # 4 * 6 * 4 / 256 beside it; over 70 / 256 / sqrt(3).
+    pixels = torch.zeros(1, 3, 16, 16)
+    pixels[0, 1, 8, 8] = 12.0
+    grain = F.pixel_shuffle(kept_grain(F.pixel_unshuffle(pixels, 4), 0.5), 4)
+    assert torch.equal(grain[:, 0], grain[:, 2])
+    scale = 0.5 / (70 / 256 / 3**0.5)
+    torch.testing.assert_close(grain[0, 0, 8, 7:10], scale * 4 / 256 * torch.tensor([24.0, 36.0, 24.0]))
+    assert grain[0, 0, 8, 11] == 0
+
+
+def test_grain_has_its_share_of_the_noise_and_is_soft() -> None:
+    noise = seeded_noise((1, 48, 96, 96), 1)
+    grain = F.pixel_shuffle(kept_grain(noise, 0.5), 4)[0, 0]
+    assert grain.std().item() == pytest.approx(0.5, rel=0.02)
+    beside = (grain[:, 1:] * grain[:, :-1]).mean() / grain.square().mean()
+    assert beside.item() == pytest.approx(0.8, abs=0.02)  # (1 * 4 + 4 * 6) * 2 / 70
+
+
+def test_grain_is_added_to_the_step_of_either_variant() -> None:
+    z, u, noise = torch.zeros(1, 12, 5, 7), torch.rand(1, 12, 5, 7), seeded_noise((1, 12, 5, 7), 2)
+    for variant in ("paper", "reference"):
+        plain = NoiseParameters(variant=variant, k=0.5)
+        grainy = dataclasses.replace(plain, grain=0.7)
+        injected = injected_noise(noise, noise_sigma(u, plain), plain.p)
+        difference = guided_step(z, u, noise, grainy, torch.sin) - guided_step(z, u, noise, plain, torch.sin)
+        torch.testing.assert_close(difference, kept_grain(injected, 0.7), atol=1e-6, rtol=0)
+
+
+def test_grain_needs_latents_that_are_pixels() -> None:
+    with pytest.raises(ValueError, match=r"grain: needs latents of 3 x s x s channels, .* but got 4 channels"):
+        kept_grain(torch.zeros(1, 4, 8, 8), 0.5)

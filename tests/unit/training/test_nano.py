@@ -51,7 +51,7 @@ def base(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def qusr(photos: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    changes = {"noise_variant": "reference", "noise_k": 0.5, "noise_p": 0.25, "rank": 2}
+    changes = {"noise_variant": "reference", "noise_k": 0.5, "noise_p": 0.25, "noise_grain": 0.4, "rank": 2}
     return train(_config(photos, tmp_path_factory.mktemp("qusr"), stage="qusr", init=str(base), **changes))
 
 
@@ -74,7 +74,8 @@ def test_words_the_captions_never_use_stay_neutral(base: Path) -> None:
 
 def test_qusr_adds_lora_uem_and_noise_to_an_unchanged_base(base: Path, qusr: Path) -> None:
     start, model = load_nano(base), load_nano(qusr)
-    assert (model.noise.variant, model.noise.k, model.noise.p) == ("reference", 0.5, 0.25)
+    noise = model.noise
+    assert (noise.variant, noise.k, noise.p, noise.grain) == ("reference", 0.5, 0.25, 0.4)
     assert set(model.training) == {"base", "qusr"}
     assert set(model.lora) == set(target_layers(NanoUNet(model.config)))
     assert {layer.down.shape[0] for layer in model.lora.values()} == {2}
@@ -82,6 +83,16 @@ def test_qusr_adds_lora_uem_and_noise_to_an_unchanged_base(base: Path, qusr: Pat
     assert all(torch.equal(value, start.unet[name]) for name, value in model.unet.items())
     assert all(torch.equal(value, start.text_encoder[name]) for name, value in model.text_encoder.items())
     assert any(not torch.equal(value, start.uem[name]) for name, value in model.uem.items())
+
+
+def test_grain_is_for_the_finished_model_and_not_for_the_losses(
+    photos: Path, base: Path, qusr: Path, tmp_path: Path
+) -> None:
+    changes = {"noise_variant": "reference", "noise_k": 0.5, "noise_p": 0.25, "rank": 2}
+    plain = load_nano(train(_config(photos, tmp_path, stage="qusr", init=str(base), **changes)))
+    grainy = load_nano(qusr)
+    assert (plain.noise.grain, grainy.noise.grain) == (0.0, 0.4)
+    assert all(torch.equal(layer.up, grainy.lora[name].up) for name, layer in plain.lora.items())
 
 
 def test_prompt_reaches_every_block_of_an_older_model_when_asked(photos: Path, tmp_path: Path) -> None:
