@@ -79,13 +79,12 @@ class MapCalibration:
     def of_magnitude(self, magnitude: Tensor) -> Tensor:
         """The same for |U|, averaged over the channels, of any shape."""
         magnitude = magnitude.float()
-        x, y = (torch.tensor(axis, device=magnitude.device) for axis in zip(*self.curve, strict=True))
-        slope = y.diff() / x.diff()
-        # One more line at both ends: even below the first point, in proportion above the last.
-        rise = torch.cat([slope.new_zeros(1), slope, y[-1:] / x[-1:]])
-        start = torch.cat([y[:1], y[:-1] - slope * x[:-1], y.new_zeros(1)])
-        line = torch.bucketize(magnitude.contiguous(), x)
-        return torch.addcmul(start[line], rise[line], magnitude)
+        # One clamped rise for each line of the curve: half the time of looking the line up for each pixel.
+        result = torch.full_like(magnitude, self.curve[0][1])
+        for (x0, y0), (x1, y1) in pairwise(self.curve):
+            result.add_((magnitude - x0).clamp_(0, x1 - x0), alpha=(y1 - y0) / (x1 - x0))
+        x, y = self.curve[-1]
+        return result.add_((magnitude - x).clamp_(min=0), alpha=y / x)
 
     def trust_for(self, error: float) -> TrustLevel | None:
         """The measured level that promises an error of at most `error`; None if the smallest one promises more."""

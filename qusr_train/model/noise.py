@@ -105,9 +105,8 @@ def noise_sigma(u_encoded: Tensor, parameters: NoiseParameters) -> Tensor:
     if parameters.variant == "sobel":
         return u_latent.abs()
     if parameters.variant == "paper":
-        u_latent = parameters.k * u_latent
-        u_latent = parameters.m + (1.0 - parameters.m) * u_latent
-    return torch.sqrt(u_latent.abs() + parameters.delta)
+        u_latent = (parameters.k * u_latent).mul_(1.0 - parameters.m).add_(parameters.m)
+    return u_latent.abs().add_(parameters.delta).sqrt_()
 
 
 def even_sigma(u_encoded: Tensor, parameters: NoiseParameters) -> Tensor:
@@ -134,7 +133,7 @@ def injected_noise(noise: Tensor, sigma: Tensor, p: float) -> Tensor:
         raise ValueError(
             f"noise and sigma must have the same shape, but got {tuple(noise.shape)} and {tuple(sigma.shape)}"
         )
-    return noise * sigma * p
+    return (noise * sigma).mul_(p)
 
 
 def residual_step(z_g: Tensor, eps: Tensor, injected: Tensor, variant: Variant) -> Tensor:
@@ -148,7 +147,7 @@ def residual_step(z_g: Tensor, eps: Tensor, injected: Tensor, variant: Variant) 
     """
     as_variant(variant)
     restored = z_g - eps
-    return restored - injected if variant == "paper" else restored
+    return restored.sub_(injected) if variant == "paper" else restored
 
 
 def kept_grain(injected: Tensor, grain: float) -> Tensor:
@@ -174,7 +173,7 @@ def kept_grain(injected: Tensor, grain: float) -> Tensor:
     grey = F.pixel_shuffle(injected.unflatten(1, (3, block**2)).mean(1), block)
     for _ in range(_BLURS):
         grey = low_pass(grey, 1)
-    return F.pixel_unshuffle(grey, block).mul_(grain / _KEPT).repeat(1, 3, 1, 1)
+    return F.pixel_unshuffle(grey.mul_(grain / _KEPT), block).repeat(1, 3, 1, 1)
 
 
 def guided_step(
@@ -208,7 +207,7 @@ def guided_step(
     injected = injected_noise(noise, sigma, parameters.p)
     z_g = z_lq + injected
     restored = residual_step(z_g, denoise(z_g).float(), injected, parameters.variant)
-    return restored + kept_grain(injected, parameters.grain) if parameters.grain else restored
+    return restored.add_(kept_grain(injected, parameters.grain)) if parameters.grain else restored
 
 
 def image_seed(seed: int, index: int, rule: str = "fixed") -> int:
