@@ -252,6 +252,8 @@ class TrainConfig:
             raise InputError("its two optimisers need precision `bf16` or `no`", field="adversarial_weight")
         if self.continue_lora and self.stage != "qusr":
             raise InputError("only for stage `qusr`", field="continue_lora")
+        if self.noise_grain and self.stage != "qusr":
+            raise InputError("only for stage `qusr`, whose latents are pixels", field="noise_grain")
         if self.add_film and self.stage == "qusr":
             raise InputError("only for stage `base`; stage `qusr` would not train it", field="add_film")
         if self.degradation.startswith("camera") and (self.sharpen_targets or self.degradation_ranges):

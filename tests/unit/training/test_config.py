@@ -45,6 +45,12 @@ def test_bad_value_names_its_flag(name: str, value: Any) -> None:
         TrainConfig.from_mapping({**REQUIRED, name: value})
 
 
+@pytest.mark.parametrize("stage", ["base", "sd21"])
+def test_grain_is_refused_where_it_would_do_nothing(stage: str) -> None:
+    with pytest.raises(ValueError, match=r"^noise_grain: only for stage `qusr`"):
+        TrainConfig.from_mapping({**REQUIRED, "stage": stage, "init": "base.safetensors", "noise_grain": 0.5})
+
+
 def test_second_stage_needs_a_model_to_start_from() -> None:
     with pytest.raises(ValueError, match=r"^init: stage `qusr`"):
         TrainConfig.from_mapping({**REQUIRED, "stage": "qusr"})
